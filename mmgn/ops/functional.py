@@ -1,0 +1,212 @@
+"""The public function: validation and the choice of a backend."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_variadic
+
+from mmgn.ops.reference import ACTIVATIONS
+
+BACKENDS = ("auto", "native", "triton")
+
+
+class Choice(NamedTuple):
+    """The backend that serves a call, and why."""
+
+    backend: str
+    reason: str
+
+
+def divisors(n: int) -> tuple[int, ...]:
+    """Return the divisors of n, ascending: the ``num_groups`` that n channels allow."""
+    return tuple(d for d in range(1, n + 1) if n % d == 0)
+
+
+def divisibility_error(num_channels: int, num_groups: int) -> ValueError:
+    """Build the error for channels that do not split into groups, naming the choices there are."""
+    return ValueError(
+        f"num_channels must be divisible by num_groups, got {num_channels} and {num_groups}; "
+        f"use num_groups in {divisors(num_channels)}, or channels_per_group=... in the layer."
+    )
+
+
+def explain(x: Tensor, backend: str = "auto") -> Choice:
+    """Tell which backend :func:`group_norm` takes for ``x``, and why.
+
+    Args:
+        x: the tensor that would be normalised.
+        backend: as given to :func:`group_norm`.
+
+    Returns:
+        The backend's name and the reason in words.
+
+    Raises:
+        ValueError: unknown backend.
+
+    Example:
+        >>> explain(torch.zeros(2, 64, 8, 8)).backend
+        'native'
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}.")
+    if backend == "auto":
+        return Choice("native", f"auto: no fused kernel for {x.device.type} in this version; torch's own kernels")
+    return Choice(backend, "asked for explicitly")
+
+
+def group_norm(
+    x: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    *,
+    activation: str = "none",
+    residual: Tensor | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """Group normalisation with residual and activation: ``y = act(GN(x) + residual)``.
+
+    ``GN(x) = weight * (x - mean) / sqrt(var + eps) + bias`` with mean and biased variance over the channels of a
+    group and all spatial positions of a sample (Wu & He, "Group Normalization", ECCV 2018).
+
+    Args:
+        x: (N, C, *spatial), floating point, any number of spatial dimensions, N = 0 included. Contiguous,
+            channels_last, sliced and expanded tensors are taken as they are.
+        num_groups: G, a divisor of C. 1 normalises like layer norm, C like instance norm.
+        weight: (C,) in float32 or x's dtype, or None.
+        bias: (C,) in float32 or x's dtype, or None.
+        eps: added to the variance, > 0.
+        activation: 'none', 'relu' or 'silu', applied last.
+        residual: x's shape, dtype and device, or None; added before the activation.
+        backend: 'native' runs torch's own kernels on any device; 'triton' the fused CUDA kernels; 'auto' takes
+            the fastest that can run ``x`` and never fails for want of one (:func:`explain` says which).
+
+    Returns:
+        y in x's shape, dtype (also under autocast) and memory format.
+
+    Raises:
+        ValueError: a shape, num_groups, activation or backend that does not fit.
+        TypeError: an integer or complex input, or a dtype or device that does not match x's.
+        NotImplementedError: ``backend='triton'``; this version has no fused kernels yet.
+
+    Example:
+        >>> y = group_norm(torch.randn(2, 64, 28, 28), 32, activation="relu")
+        >>> y.shape
+        torch.Size([2, 64, 28, 28])
+    """
+    if has_torch_function_variadic(x, weight, bias, residual):
+        return handle_torch_function(
+            group_norm,
+            (x, weight, bias, residual),
+            x,
+            num_groups,
+            weight,
+            bias,
+            eps,
+            activation=activation,
+            residual=residual,
+            backend=backend,
+        )
+    _check(x, num_groups, weight, bias, activation, residual)
+    if backend != "native" and explain(x, backend).backend == "triton":
+        raise NotImplementedError(
+            "backend='triton' is not in this version of mmgn: the fused kernels are still to come. "
+            "Use backend='auto' or backend='native', which run torch's own kernels on every device."
+        )
+    if torch.is_autocast_enabled(x.device.type):
+        # Autocast would copy half-precision activations to float32 and return them so.
+        with torch.autocast(x.device.type, enabled=False):
+            return _native(x, num_groups, weight, bias, eps, activation, residual)
+    return _native(x, num_groups, weight, bias, eps, activation, residual)
+
+
+def _native(
+    x: Tensor,
+    num_groups: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+    activation: str,
+    residual: Tensor | None,
+) -> Tensor:
+    # torch.group_norm, not F.group_norm: the latter refuses a single value per group, which a
+    # 1x1 feature map of one RoI has.
+    y = torch.group_norm(x, num_groups, _as_native(weight, x), _as_native(bias, x), eps, torch.backends.cudnn.enabled)
+    if not x.is_contiguous():
+        # CUDA's kernel returns NCHW for channels_last; a no-op where the format was kept.
+        if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
+            y = y.contiguous(memory_format=torch.channels_last)
+        elif x.dim() == 5 and x.is_contiguous(memory_format=torch.channels_last_3d):
+            y = y.contiguous(memory_format=torch.channels_last_3d)
+    # In place: group norm's backward needs its input, not its output.
+    if residual is not None:
+        y = y.add_(residual)
+    if activation == "relu":
+        return y.relu_()
+    return torch.nn.functional.silu(y) if activation == "silu" else y
+
+
+def _as_native(param: Tensor | None, x: Tensor) -> Tensor | None:
+    """Return ``param`` in a dtype that torch's kernel takes beside x: on a CPU half-precision x goes with float32."""
+    if param is None or param.dtype == x.dtype:
+        return param
+    if x.device.type == "cpu" and x.dtype in (torch.float16, torch.bfloat16):
+        return param
+    return param.to(x.dtype)
+
+
+def _check(
+    x: Tensor,
+    num_groups: int,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    activation: str,
+    residual: Tensor | None,
+) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x must be a torch.Tensor of shape (N, C, *spatial), got {type(x).__name__}.")
+    if not x.is_floating_point():
+        raise TypeError(
+            f"x must be floating point (float16, bfloat16, float32 or float64), got {x.dtype}; "
+            "convert it first, for example with x.float()."
+        )
+    if x.dim() < 2:
+        raise ValueError(f"x must have shape (N, C, *spatial) with at least 2 dimensions, got {tuple(x.shape)}.")
+    num_channels = x.shape[1]
+    if isinstance(num_groups, bool) or not isinstance(num_groups, (int, torch.SymInt)) or num_groups < 1:
+        raise ValueError(f"num_groups must be a positive integer, got {num_groups!r}.")
+    if num_channels % num_groups:
+        raise divisibility_error(num_channels, num_groups)
+    if weight is not None:
+        _check_param("weight", weight, x)
+    if bias is not None:
+        _check_param("bias", bias, x)
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {ACTIVATIONS}, got {activation!r}.")
+    if residual is None:
+        return
+    if residual.shape != x.shape:
+        raise ValueError(
+            f"residual must have x's shape {tuple(x.shape)}, got {tuple(residual.shape)}; expand it first if it "
+            "is meant to broadcast."
+        )
+    if residual.dtype != x.dtype or residual.device != x.device:
+        raise TypeError(
+            f"residual must have x's dtype and device, {x.dtype} on {x.device}, "
+            f"got {residual.dtype} on {residual.device}; use residual.to(x)."
+        )
+
+
+def _check_param(name: str, param: Tensor, x: Tensor) -> None:
+    if param.dim() != 1 or param.shape[0] != x.shape[1]:
+        raise ValueError(
+            f"{name} must have shape ({x.shape[1]},), one value per channel of x with shape {tuple(x.shape)}, "
+            f"got {tuple(param.shape)}."
+        )
+    if (param.dtype != x.dtype and param.dtype != torch.float32) or param.device != x.device:
+        raise TypeError(
+            f"{name} must be float32 or x's dtype, {x.dtype}, on x's device, {x.device}; "
+            f"got {param.dtype} on {param.device}."
+        )

@@ -1,0 +1,99 @@
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import nn
+
+import mmgn
+from mmgn import FusedGN
+
+
+class Net(nn.Module):
+    """Norm, activation and residual as a network uses them."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 16, 3, padding=1)
+        self.norm = FusedGN(16, 4, activation="relu")
+        nn.init.normal_(self.norm.weight)
+        nn.init.normal_(self.norm.bias)
+
+    def forward(self, x):
+        x = self.conv(x)
+        return self.norm(x, residual=x)
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    return Net()
+
+
+# No inductor: it would need a C++ compiler, which a user of this package need not have.
+@pytest.mark.parametrize("autocast", [False, True])
+def test_compile_takes_it_as_one_graph(net, autocast):
+    x = torch.randn(2, 3, 8, 8)
+    compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        want, got = net(x), compiled(x)
+    assert got.dtype == want.dtype == (torch.bfloat16 if autocast else torch.float32)
+    torch.testing.assert_close(got, want)
+    got.sum().backward()
+    assert torch.isfinite(net.norm.weight.grad).all()
+
+
+def test_compile_with_sizes_unknown(net):
+    compiled = torch.compile(net, fullgraph=True, dynamic=True, backend="aot_eager")
+    for size in (8, 11):
+        x = torch.randn(2, 3, size, size)
+        torch.testing.assert_close(compiled(x), net(x))
+
+
+def test_export(net):
+    batch = torch.export.Dim("batch", min=1, max=16)
+    program = torch.export.export(net, (torch.randn(2, 3, 8, 8),), dynamic_shapes=({0: batch},))
+    targets = {str(node.target) for node in program.graph.nodes}
+    assert any("aten.group_norm" in t for t in targets), targets
+    x = torch.randn(5, 3, 8, 8)
+    torch.testing.assert_close(program.module()(x), net(x))
+
+
+def test_onnx(net, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    x = torch.randn(2, 3, 8, 8)
+    path = tmp_path / "net.onnx"
+    torch.onnx.export(net.eval(), (x,), str(path), dynamo=True, verbose=False)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (got,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(got), net(x).detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_fx_keeps_the_call_whole(net):
+    traced = torch.fx.symbolic_trace(net)
+    assert mmgn.group_norm in {node.target for node in traced.graph.nodes}
+    x = torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(traced(x), net(x))
+
+
+def _train_step(rank, world_size, store, out):
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world_size)
+    torch.manual_seed(0)
+    net = nn.parallel.DistributedDataParallel(Net())
+    data = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    net(data.chunk(world_size)[rank]).square().mean().backward()
+    torch.save([p.grad for p in net.parameters()], f"{out}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_ddp_gives_the_gradients_of_the_whole_batch(tmp_path):
+    """GN sees one sample at a time, so shards need no synchronisation."""
+    mp.spawn(_train_step, args=(2, tmp_path / "store", tmp_path), nprocs=2)
+    torch.manual_seed(0)
+    net = Net()
+    data = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    net(data).square().mean().backward()
+    for rank in range(2):
+        for got, parameter in zip(
+            torch.load(tmp_path / f"{rank}.pt", weights_only=True), net.parameters(), strict=True
+        ):
+            torch.testing.assert_close(got, parameter.grad)
