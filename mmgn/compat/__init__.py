@@ -1,0 +1,1 @@
+"""What the stale parts of the OpenMMLab ecosystem need to run on a current torch."""
