@@ -1,0 +1,259 @@
+"""Weights-only loading and resuming, on every torch and for every scheme of a checkpoint's name.
+
+Before torch 2.6 mmengine's ``torch.load`` runs whatever a pickle says; its http loader does on any
+torch. From 2.6 on, mmengine's own checkpoints are refused for what its message hub stores.
+"""
+
+import functools
+import os
+import pickle
+import re
+import struct
+import tarfile
+import threading
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import torch
+from torch import serialization
+
+_FORCE, _FORCE_NO = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+
+_REFUSED_GLOBAL = re.compile(r"GLOBAL (\S+) (?:was not an allowed|whose module)")
+_UNPICKLER_SAYS = re.compile(r"WeightsUnpickler error:\s*([^\n]+)")
+_DAMAGED = re.compile(r"PytorchStreamReader|hasRecord|unexpected EOF|corrupt|TorchScript|\.tar format")
+_UNREADABLE = (pickle.UnpicklingError, EOFError)
+# What foreign bytes may lead an unpickler to raise; believed only of a file that torch.load alone has read.
+_ASTRAY = (
+    *_UNREADABLE,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    OSError,
+    struct.error,
+)
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that does not load: which file, its size in bytes, why, and the way out."""
+
+
+class _WeightsOnly:
+    """Context that holds torch's own switch; loads of several threads may overlap."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._saved: dict[str, str | None] = {}
+        self.depth = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self.depth == 0:
+                # torch raises where both are set, and many set the second to get mmengine going at all.
+                self._saved = {name: os.environ.pop(name, None) for name in (_FORCE, _FORCE_NO)}
+                os.environ[_FORCE] = "1"
+            self.depth += 1
+
+    def __exit__(self, *exc: object) -> None:
+        with self._lock:
+            self.depth -= 1
+            if self.depth == 0:
+                del os.environ[_FORCE]
+                os.environ.update({name: value for name, value in self._saved.items() if value is not None})
+
+
+_WEIGHTS_ONLY = _WeightsOnly()
+
+
+@functools.cache
+def install() -> None:
+    """Load and resume weights-only from now on; needs mmengine. A second call changes nothing."""
+    from mmengine.runner import checkpoint
+
+    allow_mmengine()
+    # A TorchVersion compares as a version.
+    if torch.__version__ < "2.6":
+        _refuse_archives()
+    if hasattr(checkpoint, "_safe_torch_load"):
+        # OneDL's mmengine allows the real getattr here and, where that does not do, loads again unsafely.
+        checkpoint._safe_torch_load = functools.partial(torch.load, weights_only=True)
+    # The one door for all schemes, those that users register too. Behind it the switch overrides even an
+    # explicit opt-out, such as torch.hub's load_url makes.
+    loader = checkpoint.CheckpointLoader
+    guarded = _guarded(loader.load_checkpoint.__func__, checkpoint.load_from_local)
+    loader.load_checkpoint = classmethod(guarded)
+
+
+def active() -> bool:
+    """Whether mmengine's ``CheckpointLoader`` loads through this module; needs mmengine."""
+    from mmengine.runner import CheckpointLoader
+
+    return CheckpointLoader.load_checkpoint.__module__ == __name__
+
+
+def allow_mmengine() -> None:
+    """Put what mmengine stores on torch's allow-list, none of which runs code or reaches into modules."""
+    known = serialization.get_safe_globals()
+    serialization.add_safe_globals([item for item in _mmengine_globals() if item not in known])
+
+
+@functools.cache
+def _mmengine_globals() -> list[Any]:
+    import _codecs
+
+    import numpy as np
+    from mmengine.config import ConfigDict
+    from mmengine.logging import HistoryBuffer
+    from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
+
+    methods = {
+        HistoryBuffer: ("min", "max", "current", "mean"),
+        OneCycleParamScheduler: ("_annealing_cos", "_annealing_linear"),
+    }
+
+    # pickle's protocol 2, which torch.save uses, spells a function of a class getattr(cls, name).
+    def method(owner: type, name: str) -> Any:
+        if name not in methods.get(owner, ()):
+            raise pickle.UnpicklingError(f"getattr({owner!r}, {name!r}) is not among what mmengine stores")
+        return getattr(owner, name)
+
+    array: Any = np.zeros(0).__reduce__()[0]
+    scalar: Any = np.float64(0).__reduce__()[0]
+    # Types of fixed size alone: of the others a pickle can set the size at will.
+    numbers = np.typecodes["AllInteger"] + np.typecodes["AllFloat"] + "?"
+    return [
+        *(HistoryBuffer, OneCycleParamScheduler, ConfigDict, set, _codecs.encode, np.ndarray, np.dtype),
+        *{type(np.dtype(code)) for code in numbers},
+        _named("builtins.getattr", method),
+        # numpy 2 moved these: files of either numpy load on either.
+        *(_named(f"numpy.{core}.multiarray._reconstruct", array) for core in ("core", "_core")),
+        *(_named(f"numpy.{core}.multiarray.scalar", scalar) for core in ("core", "_core")),
+    ]
+
+
+def _named(path: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """``function`` under the name a pickle knows it by; torch < 2.6 takes the name from the object alone."""
+
+    def alias(*args: Any) -> Any:
+        return function(*args)
+
+    alias.__module__, _, alias.__name__ = path.rpartition(".")
+    alias.__qualname__ = alias.__name__
+    return alias
+
+
+def _refuse_archives() -> None:
+    """Refuse TorchScript and tar files as torch 2.6 does; CVE-2025-32434 tells what they did before."""
+    is_torchscript, legacy_load = serialization._is_torchscript_zip, serialization._legacy_load
+
+    def refuse_torchscript(archive: Any) -> bool:
+        found = is_torchscript(archive)
+        if found and _WEIGHTS_ONLY.depth:
+            raise pickle.UnpicklingError("a TorchScript archive may run code when it is loaded")
+        return found
+
+    def refuse_tar(file: Any, *args: Any, **kwargs: Any) -> Any:
+        if _WEIGHTS_ONLY.depth:
+            start = file.tell()
+            if tarfile.is_tarfile(file):
+                raise pickle.UnpicklingError("torch's legacy .tar format has no weights-only reader")
+            file.seek(start)
+        return legacy_load(file, *args, **kwargs)
+
+    serialization.__dict__.update(_is_torchscript_zip=refuse_torchscript, _legacy_load=refuse_tar)
+
+
+def _guarded(load: Callable[..., Any], load_from_local: Callable[..., Any]) -> Callable[..., Any]:
+    def load_checkpoint(cls: Any, filename: str, map_location: Any = None, logger: Any = "current") -> Any:
+        # Before every load, as leaving anybody's `with safe_globals([...])` takes its items off for all.
+        allow_mmengine()
+        local = cls._get_checkpoint_loader(filename) is load_from_local
+        try:
+            with _WEIGHTS_ONLY:
+                return load(cls, filename, map_location, logger)
+        except FileNotFoundError as error:
+            if not local:
+                raise
+            raise FileNotFoundError(_missing(filename)) from error
+        except Exception as error:
+            path = Path(filename).expanduser() if local else _cached(filename)
+            cause = _cause(path, error)
+            if cause is None:
+                raise
+            raise CheckpointError(_describe(filename, path, local, cause)) from error
+
+    load_checkpoint.__doc__ = load.__doc__
+    return load_checkpoint
+
+
+def _cause(path: Path | None, error: Exception) -> str | None:
+    """Why a checkpoint does not load; ``None`` where the file is not to blame (network, memory, device)."""
+    foreign = None if path is None else _foreign(path)
+    if foreign is not None:
+        return foreign
+    text = str(error)
+    refused = _REFUSED_GLOBAL.search(text)
+    if refused:
+        ignored = f"; {_FORCE_NO} has no say here" if _FORCE_NO in os.environ else ""
+        return (
+            f"it asks for {refused[1]}, which weights-only loading refuses, as it may run code{ignored}. "
+            f"Do not use the file unless that is a class you know and trust: then allow it with "
+            f"torch.serialization.add_safe_globals([{refused[1]}]) before loading"
+        )
+    if isinstance(error, _UNREADABLE if path is None else _ASTRAY) or _DAMAGED.search(text):
+        says = _UNPICKLER_SAYS.search(text)
+        return f"it cannot be read ({type(error).__name__}: {says[1] if says else text.partition('. ')[0]})"
+    return None
+
+
+def _foreign(path: Path) -> str | None:
+    with path.open("rb") as file:
+        head = file.read(64)
+    if not head:
+        return "it is empty"
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer, not the file itself, which `git lfs pull` brings"
+    if head.lstrip().startswith(b"<"):
+        return "it is a web page, probably a login or error page that answered a download"
+    if head.startswith(b"PK") and not zipfile.is_zipfile(path):
+        return "it is truncated: the end of the archive is missing, so saving or copying it was cut off"
+    if not head.startswith((b"PK", b"\x80")) and not tarfile.is_tarfile(path):
+        return f"it is not a checkpoint: it begins with {head[:16]!r}"
+    return None
+
+
+def _cached(filename: str) -> Path | None:
+    """Where torch.hub keeps the download of an http(s) checkpoint, if it is there."""
+    path = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(filename).path).name)
+    return path if filename.startswith(("http://", "https://")) and path.is_file() else None
+
+
+def _describe(filename: str, path: Path | None, local: bool, cause: str) -> str:
+    size = "" if path is None else f" ({path.stat().st_size} bytes)"
+    if local and path is not None:
+        return f"cannot load the checkpoint {path}{size}: {cause}.{_others(path)}"
+    kept = f"The download is kept in {path}"
+    if path is None:
+        kept = f"If this was a download, it is kept in {Path(torch.hub.get_dir(), 'checkpoints')}"
+    return f"cannot load the checkpoint {filename}{size}: {cause}. {kept}; delete it there to download it again."
+
+
+def _missing(filename: str) -> str:
+    if "://" in filename:
+        return f"no checkpoint {filename}: no loader is registered for this scheme, and no file has this name"
+    path = Path(filename).expanduser().absolute()
+    if not path.is_dir() and not path.parent.is_dir():
+        return f"no checkpoint {path}: the folder {path.parent} does not exist"
+    return f"no checkpoint file {path}.{_others(path) or ' Its folder holds no complete *.pth either.'}"
+
+
+def _others(path: Path) -> str:
+    folder = path if path.is_dir() else path.parent
+    newest = sorted(folder.glob("*.pth"), key=lambda p: p.stat().st_mtime, reverse=True)
+    whole = [p.name for p in newest if p != path and zipfile.is_zipfile(p)]
+    return f" Complete in {folder}, newest first: {', '.join(whole[:5])}." if whole else ""
