@@ -1,0 +1,6 @@
+"""Hooks and the start of a run; importing it registers the hooks."""
+
+from mmgn.engine.progress import ProgressHook
+from mmgn.engine.run_record import RunRecordHook
+
+__all__ = ["ProgressHook", "RunRecordHook"]

@@ -1,0 +1,260 @@
+"""RunRecordHook: writes WORK_DIR/run.json, the facts about a run that its logs do not hold."""
+
+import json
+import math
+import os
+import platform
+import sys
+import time
+from collections.abc import Mapping
+from datetime import datetime
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import get_world_size, master_only
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import EpochBasedTrainLoop
+
+
+@HOOKS.register_module()
+class RunRecordHook(Hook):
+    """Records where, how long and on what data a run was trained and evaluated.
+
+    ``run.json`` has two sections. Each has its own device, versions, seed, world size and peak memory: a
+    checkpoint is often tested on another machine than the one that trained it.
+
+    * ``train``: start, end and ``seconds``, the wall time from ``before_train`` to ``after_train``,
+      validation included, added up over resumed runs. ``first_iter`` is the iteration that counting began at:
+      0 unless the run was resumed from a checkpoint of another work directory. Saved after every epoch and
+      before every checkpoint, so a killed run loses at most one; ``ended`` is null until training is over.
+    * ``evaluation``: the last validation or test with its annotation file, image folder, prefix of the COCO
+      results files, number of images, classes, metrics as logged, and the checkpoint. That is null when the
+      weights came from training in this process; ``iter`` then says from when.
+
+    What a data set or metric does not tell is null. Training from scratch in a work directory starts a new
+    record. Only rank 0 writes; time and memory are rank 0's.
+
+    Example:
+        >>> custom_hooks = [dict(type="RunRecordHook")]
+    """
+
+    def __init__(self) -> None:
+        # The section being written, None outside training.
+        self._train: dict[str, Any] | None = None
+        self._seconds_before = 0.0
+        self._clock = 0.0
+        self._peak_mb: float | None = None
+        self._trained = False
+        self._weights_are_trained = False
+        self._versions: dict[str, Any] | None = None
+
+    def before_train(self, runner: Any) -> None:
+        """Start the clock. A resumed run, ``runner.iter > 0``, goes on with the record it finds."""
+        record = _read(_record_path(runner)) if runner.iter > 0 else {}
+        self._train = record.get("train") or {"started": _now(), "first_iter": runner.iter, "seconds": 0.0}
+        self._seconds_before = self._train.get("seconds", 0.0)
+        self._clock = time.perf_counter()
+        same_kind = self._train.get("peak_memory_kind") == _memory_kind(_device(runner))
+        self._peak_mb = self._train.get("peak_memory_mb") if same_kind else None
+        self._trained = self._weights_are_trained = True
+        _write(_record_path(runner), record)
+        self._save_train(runner)
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """Note that the weights are a file's."""
+        self._weights_are_trained = False
+
+    def _after_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
+        # At every iteration, because LoggerHook, which runs later, resets CUDA's peak whenever it logs.
+        peak = _peak_memory_mb(_device(runner))
+        if peak is not None:
+            self._peak_mb = max(peak, self._peak_mb or 0.0)
+
+    def after_train_epoch(self, runner: Any) -> None:
+        """Save the time so far."""
+        self._save_train(runner)
+
+    def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
+        """Save the time so far: training by iterations has a single epoch."""
+        self._save_train(runner)
+
+    def after_train(self, runner: Any) -> None:
+        """Mark training as complete."""
+        self._save_train(runner, ended=_now())
+        self._train = None
+
+    def before_val(self, runner: Any) -> None:
+        """Measure the memory of a validation by itself, unless it is part of training."""
+        if self._train is None:
+            self._restart_peak(runner)
+
+    def before_test(self, runner: Any) -> None:
+        """Measure the memory of a test by itself."""
+        self._restart_peak(runner)
+
+    def after_val_epoch(self, runner: Any, metrics: Mapping[str, Any] | None = None) -> None:
+        """Record a validation."""
+        self._save_evaluation(runner, "val", runner.val_loop, metrics)
+
+    def after_test_epoch(self, runner: Any, metrics: Mapping[str, Any] | None = None) -> None:
+        """Record a test."""
+        self._save_evaluation(runner, "test", runner.test_loop, metrics)
+
+    def _restart_peak(self, runner: Any) -> None:
+        # A process cannot lower its own peak of resident memory, CUDA's allocator can.
+        self._peak_mb = None
+        if _device(runner).type == "cuda":
+            torch.cuda.reset_peak_memory_stats(_device(runner))
+
+    def _save_train(self, runner: Any, ended: str | None = None) -> None:
+        if self._train is None:
+            return
+        by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
+        self._train |= self._context(runner)
+        self._train |= {
+            "seconds": self._seconds_before + time.perf_counter() - self._clock,
+            "saved": _now(),
+            "ended": ended,
+            "iter": runner.iter,
+            "max_iters": runner.max_iters,
+            "epoch": runner.iter // len(runner.train_dataloader) if by_epoch else None,
+            "max_epochs": runner.max_epochs if by_epoch else None,
+        }
+        _write_section(_record_path(runner), "train", self._train)
+
+    def _save_evaluation(self, runner: Any, stage: str, loop: Any, metrics: Mapping[str, Any] | None) -> None:
+        dataset = _innermost(loop.dataloader.dataset)
+        prefix = getattr(dataset, "data_prefix", None) or {}
+        prefixes = [getattr(metric, "outfile_prefix", None) for metric in loop.evaluator.metrics]
+        # A metric with an annotation file of its own judges against that one.
+        ann_file = _metric_ann_file(runner.cfg, stage) or getattr(dataset, "ann_file", None)
+        evaluation = self._context(runner) | {
+            "stage": stage,
+            "ended": _now(),
+            "checkpoint": None if self._trained else _absolute(runner._load_from),
+            "iter": runner.iter if self._weights_are_trained else None,
+            "ann_file": _absolute(ann_file),
+            "img_dir": _absolute(prefix.get("img") or prefix.get("img_path")),
+            "results_prefix": _absolute(next(filter(None, prefixes), None)),
+            "num_images": len(loop.dataloader.dataset),
+            "classes": _classes(loop.dataloader.dataset),
+            "metrics": {k: float(v) for k, v in (metrics or {}).items() if isinstance(v, Real)},
+        }
+        _write_section(_record_path(runner), "evaluation", evaluation)
+
+    def _context(self, runner: Any) -> dict[str, Any]:
+        if self._versions is None:
+            from mmgn.compat import environment
+
+            self._versions = environment.collect()
+        device = _device(runner)
+        return {
+            "config": _absolute(runner.cfg.filename),
+            "model": _type_name(runner.cfg.get("model")),
+            "seed": runner.seed,
+            "world_size": get_world_size(),
+            "device": _device_name(device),
+            "peak_memory_mb": self._peak_mb,
+            "peak_memory_kind": _memory_kind(device),
+            "versions": self._versions,
+        }
+
+
+def _record_path(runner: Any) -> Path:
+    return Path(runner.work_dir) / "run.json"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        # A record that somebody damaged must not keep a training from resuming.
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+@master_only
+def _write(path: Path, record: dict[str, Any]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(_finite(record), indent=2, default=str) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+@master_only
+def _write_section(path: Path, name: str, section: dict[str, Any]) -> None:
+    _write(path, _read(path) | {name: section})
+
+
+def _finite(value: Any) -> Any:
+    # JSON has no NaN: an undefined metric is null.
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def _absolute(path: Any) -> str | None:
+    if not path:
+        return None
+    # A remote backend's address (s3://...) is not a path of this machine.
+    return str(path) if "://" in str(path) else os.path.abspath(os.path.expanduser(path))
+
+
+def _type_name(cfg: Any) -> str | None:
+    kind = cfg.get("type") if isinstance(cfg, Mapping) else None
+    return kind if isinstance(kind, str) else getattr(kind, "__name__", None)
+
+
+def _innermost(dataset: Any) -> Any:
+    while not hasattr(dataset, "ann_file") and hasattr(dataset, "dataset"):
+        dataset = dataset.dataset
+    return dataset
+
+
+def _classes(dataset: Any) -> list[str] | None:
+    classes = (getattr(dataset, "metainfo", None) or {}).get("classes")
+    return None if classes is None else [str(name) for name in classes]
+
+
+def _metric_ann_file(cfg: Any, stage: str) -> str | None:
+    evaluator = cfg.get(f"{stage}_evaluator")
+    metrics = evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
+    return next((m["ann_file"] for m in metrics if isinstance(m, Mapping) and m.get("ann_file")), None)
+
+
+def _device(runner: Any) -> torch.device:
+    return next((p.device for p in runner.model.parameters()), torch.device("cpu"))
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)} (CUDA)"
+    if device.type != "cpu":
+        return device.type
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.exists() else []
+    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+    return f"{model or platform.processor() or platform.machine()} (CPU, {torch.get_num_threads()} threads)"
+
+
+def _memory_kind(device: torch.device) -> str:
+    return "CUDA allocated" if device.type == "cuda" else "process RSS"
+
+
+def _peak_memory_mb(device: torch.device) -> float | None:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    # ru_maxrss is in bytes on macOS and in KiB elsewhere (getrusage(2)).
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)

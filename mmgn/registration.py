@@ -1,0 +1,28 @@
+"""What ``import mmgn`` does to the OpenMMLab packages that are installed: fit them to today, register our parts."""
+
+import importlib.util
+
+from torch import nn
+
+from mmgn.compat import checkpoint, flops, mmcv_ops, packages
+from mmgn.layers import FusedGN
+
+
+def register() -> None:
+    """Apply ``mmgn.compat`` and register the layer and the hooks; with torch alone there is nothing to do."""
+    mmcv_ops.install()
+    if importlib.util.find_spec("mmengine") is None:
+        return
+    packages.install()
+    checkpoint.install()
+    flops.count_like(FusedGN, nn.GroupNorm)
+
+    from mmengine.config.utils import MODULE2PACKAGE
+    from mmengine.registry import MODELS
+
+    # For _base_ = 'mmgn::...'.
+    MODULE2PACKAGE["mmgn"] = "mmgn"
+    # The root registry, so that the type resolves under any scope (mmdet, mmpretrain, mmseg).
+    MODELS.register_module(module=FusedGN)
+    # Imported for their registration.
+    import mmgn.engine  # noqa: F401
