@@ -43,6 +43,10 @@ class CheckpointError(RuntimeError):
     """A checkpoint that does not load: which file, its size in bytes, why, and the way out."""
 
 
+class CheckpointNotFoundError(CheckpointError, FileNotFoundError):
+    """There is no such checkpoint; mmengine's own class for it stays a base."""
+
+
 class _WeightsOnly:
     """Context that holds torch's own switch; loads of several threads may overlap."""
 
@@ -179,7 +183,7 @@ def _guarded(load: Callable[..., Any], load_from_local: Callable[..., Any]) -> C
         except FileNotFoundError as error:
             if not local:
                 raise
-            raise FileNotFoundError(_missing(filename)) from error
+            raise CheckpointNotFoundError(_missing(filename)) from error
         except Exception as error:
             path = Path(filename).expanduser() if local else _cached(filename)
             cause = _cause(path, error)

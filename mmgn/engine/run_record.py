@@ -3,7 +3,6 @@
 import json
 import math
 import os
-import platform
 import sys
 import time
 from collections.abc import Mapping
@@ -17,6 +16,8 @@ from mmengine.dist import get_world_size, master_only
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop
+
+from mmgn.compat import environment
 
 
 @HOOKS.register_module()
@@ -34,8 +35,9 @@ class RunRecordHook(Hook):
       results files, number of images, classes, metrics as logged, and the checkpoint. That is null when the
       weights came from training in this process; ``iter`` then says from when.
 
-    What a data set or metric does not tell is null. Training from scratch in a work directory starts a new
-    record. Only rank 0 writes; time and memory are rank 0's.
+    What a data set or metric does not tell is null. Paths inside the work directory are relative to it, so that
+    it can be moved; all others are absolute. Training from scratch in a work directory starts a new record.
+    Only rank 0 writes; time and memory are rank 0's.
 
     Example:
         >>> custom_hooks = [dict(type="RunRecordHook")]
@@ -49,7 +51,11 @@ class RunRecordHook(Hook):
         self._peak_mb: float | None = None
         self._trained = False
         self._weights_are_trained = False
-        self._versions: dict[str, Any] | None = None
+        self._versions: dict[str, Any] = {}
+
+    def before_run(self, runner: Any) -> None:
+        """Collect the versions, which takes a moment that is not training's."""
+        self._versions = environment.collect()
 
     def before_train(self, runner: Any) -> None:
         """Start the clock. A resumed run, ``runner.iter > 0``, goes on with the record it finds."""
@@ -57,8 +63,9 @@ class RunRecordHook(Hook):
         self._train = record.get("train") or {"started": _now(), "first_iter": runner.iter, "seconds": 0.0}
         self._seconds_before = self._train.get("seconds", 0.0)
         self._clock = time.perf_counter()
-        same_kind = self._train.get("peak_memory_kind") == _memory_kind(_device(runner))
-        self._peak_mb = self._train.get("peak_memory_mb") if same_kind else None
+        self._restart_peak(runner)
+        if self._train.get("peak_memory_kind") == _memory_kind(_device(runner)):
+            self._peak_mb = self._train.get("peak_memory_mb")
         self._trained = self._weights_are_trained = True
         _write(_record_path(runner), record)
         self._save_train(runner)
@@ -131,14 +138,15 @@ class RunRecordHook(Hook):
         prefixes = [getattr(metric, "outfile_prefix", None) for metric in loop.evaluator.metrics]
         # A metric with an annotation file of its own judges against that one.
         ann_file = _metric_ann_file(runner.cfg, stage) or getattr(dataset, "ann_file", None)
+        base = runner.work_dir
         evaluation = self._context(runner) | {
             "stage": stage,
             "ended": _now(),
-            "checkpoint": None if self._trained else _absolute(runner._load_from),
+            "checkpoint": None if self._trained else _located(runner._load_from, base),
             "iter": runner.iter if self._weights_are_trained else None,
-            "ann_file": _absolute(ann_file),
-            "img_dir": _absolute(prefix.get("img") or prefix.get("img_path")),
-            "results_prefix": _absolute(next(filter(None, prefixes), None)),
+            "ann_file": _located(ann_file, base),
+            "img_dir": _located(prefix.get("img") or prefix.get("img_path"), base),
+            "results_prefix": _located(next(filter(None, prefixes), None), base),
             "num_images": len(loop.dataloader.dataset),
             "classes": _classes(loop.dataloader.dataset),
             "metrics": {k: float(v) for k, v in (metrics or {}).items() if isinstance(v, Real)},
@@ -146,17 +154,13 @@ class RunRecordHook(Hook):
         _write_section(_record_path(runner), "evaluation", evaluation)
 
     def _context(self, runner: Any) -> dict[str, Any]:
-        if self._versions is None:
-            from mmgn.compat import environment
-
-            self._versions = environment.collect()
         device = _device(runner)
         return {
-            "config": _absolute(runner.cfg.filename),
+            "config": _located(runner.cfg.filename, runner.work_dir),
             "model": _type_name(runner.cfg.get("model")),
             "seed": runner.seed,
             "world_size": get_world_size(),
-            "device": _device_name(device),
+            "device": _device_name(device, self._versions),
             "peak_memory_mb": self._peak_mb,
             "peak_memory_kind": _memory_kind(device),
             "versions": self._versions,
@@ -201,11 +205,14 @@ def _now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
-def _absolute(path: Any) -> str | None:
+def _located(path: Any, work_dir: str) -> str | None:
     if not path:
         return None
     # A remote backend's address (s3://...) is not a path of this machine.
-    return str(path) if "://" in str(path) else os.path.abspath(os.path.expanduser(path))
+    if "://" in str(path):
+        return str(path)
+    absolute = Path(os.path.abspath(os.path.expanduser(path)))
+    return str(absolute.relative_to(work_dir) if absolute.is_relative_to(work_dir) else absolute)
 
 
 def _type_name(cfg: Any) -> str | None:
@@ -234,15 +241,12 @@ def _device(runner: Any) -> torch.device:
     return next((p.device for p in runner.model.parameters()), torch.device("cpu"))
 
 
-def _device_name(device: torch.device) -> str:
+def _device_name(device: torch.device, versions: dict[str, Any]) -> str:
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)} (CUDA)"
-    if device.type != "cpu":
-        return device.type
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(errors="replace").splitlines() if cpuinfo.exists() else []
-    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
-    return f"{model or platform.processor() or platform.machine()} (CPU, {torch.get_num_threads()} threads)"
+    if device.type == "cpu":
+        return f"{versions['system']['cpu']} (CPU, {torch.get_num_threads()} threads)"
+    return device.type
 
 
 def _memory_kind(device: torch.device) -> str:

@@ -125,5 +125,5 @@ def test_a_user_can_inherit_from_the_package(tmp_path):
 def test_find_config_names_close_ones():
     assert find_config(DIGITS) == CONFIGS / DIGITS
     assert find_config(str(CONFIGS / DIGITS)) == Path(CONFIGS / DIGITS)
-    with pytest.raises(FileNotFoundError, match="mask-rcnn_r50_fpn_fusedgn-all_2x_coco.py"):
+    with pytest.raises(FileNotFoundError, match=r"mask-rcnn_r50_fpn_fusedgn-all_2x_coco\.py"):
         find_config("mask-rcnn_r50_fpn_fusedgn_2x_coco.py")

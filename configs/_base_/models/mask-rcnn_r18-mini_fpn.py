@@ -17,17 +17,18 @@ model = dict(
         anchor_generator=dict(scales=[4])),
     roi_head=dict(
         bbox_roi_extractor=dict(
-            roi_layer=dict(sampling_ratio=2), out_channels=64),
+            roi_layer=dict(sampling_ratio=1), out_channels=64),
         bbox_head=dict(
             in_channels=64,
             conv_out_channels=64,
             fc_out_channels=256,
-            num_classes=10),
+            num_classes=10,
+            reg_class_agnostic=True),
         mask_roi_extractor=dict(
-            roi_layer=dict(sampling_ratio=2), out_channels=64),
-        mask_head=dict(in_channels=64, conv_out_channels=64, num_classes=10)),
+            roi_layer=dict(sampling_ratio=1), out_channels=64),
+        mask_head=dict(in_channels=64, conv_out_channels=32, num_classes=10)),
     train_cfg=dict(
         rpn_proposal=dict(nms_pre=500, max_per_img=200),
-        rcnn=dict(sampler=dict(num=64))),
+        rcnn=dict(sampler=dict(num=32, pos_fraction=0.5))),
     test_cfg=dict(
         rpn=dict(nms_pre=300, max_per_img=100), rcnn=dict(max_per_img=30)))
