@@ -1,0 +1,141 @@
+"""Finds and checks the COCO results of a run and the annotations they are judged against."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmgn.report.workdir import WorkDir
+
+ANNOTATION_KEYS = {
+    "images": ("id", "file_name", "width", "height"),
+    "annotations": ("id", "image_id", "category_id", "bbox", "area"),
+    "categories": ("id", "name"),
+}
+
+
+@dataclass
+class Predictions:
+    """COCO results and their truth, as read from JSON; ids match."""
+
+    ann_file: Path
+    img_dir: Path | None
+    truth: dict[str, Any]
+    #: Those of the recorded classes, as mmdet's CocoMetric chooses; all where none is recorded or known.
+    categories: list[dict[str, Any]]
+    #: By IoU type, ``bbox`` and ``segm``: the results and the file they came from.
+    results: dict[str, list[dict[str, Any]]]
+    files: dict[str, Path]
+
+
+def find_predictions(
+    work: WorkDir, ann_file: Path | None, img_dir: Path | None, results_prefix: Path | None
+) -> Predictions | None:
+    """Read the predictions that were named, or else those that run.json names.
+
+    What run.json names need not be on this machine: if nothing was named by the caller, a missing file becomes a
+    note in ``work.notes``, and the answer is None.
+
+    Raises:
+        FileNotFoundError: A file is missing, and the caller named some.
+        ValueError: A file is damaged, or results and annotations are not of one data set.
+    """
+    try:
+        return _read_predictions(work, ann_file, img_dir, results_prefix)
+    except FileNotFoundError as error:
+        if ann_file or results_prefix:
+            raise
+        work.notes.append(f"{error}.")
+        return None
+
+
+def _read_predictions(
+    work: WorkDir, ann_file: Path | None, img_dir: Path | None, results_prefix: Path | None
+) -> Predictions:
+    recorded = work.record.get("evaluation", {})
+    prefix = results_prefix or work.locate(recorded.get("results_prefix"))
+    if prefix is None:
+        raise FileNotFoundError(f"No predictions found in {work.path}: run `{_test_command(work)}`")
+    names = {kind: Path(f"{prefix}.{kind}.json") for kind in ("bbox", "segm")}
+    files = {kind: file for kind, file in names.items() if file.is_file()}
+    if not files:
+        raise FileNotFoundError(
+            f"No predictions found: there is neither {names['bbox']} nor {names['segm']}. Give --results-prefix, "
+            f"which is CocoMetric's outfile_prefix, or run `{_test_command(work)}`"
+        )
+    ann_file = ann_file or work.locate(recorded.get("ann_file"))
+    if ann_file is None:
+        raise FileNotFoundError(f"No annotations to judge {prefix} by: give --ann-file and --img-dir")
+    if not ann_file.is_file():
+        raise FileNotFoundError(f"No annotation file {ann_file}: give the right one with --ann-file")
+    truth = _read_annotations(ann_file)
+    results = {kind: _read_results(file, ann_file, truth) for kind, file in files.items()}
+    named = [entry for entry in truth["categories"] if entry["name"] in (recorded.get("classes") or ())]
+    img_dir = img_dir or work.locate(recorded.get("img_dir"))
+    return Predictions(ann_file, img_dir, truth, named or truth["categories"], results, files)
+
+
+def _test_command(work: WorkDir) -> str:
+    config = work.locate(work.record.get("train", {}).get("config")) or "CONFIG"
+    checkpoint = work.last_checkpoint or "CHECKPOINT"
+    option = f"--cfg-options test_evaluator.outfile_prefix={work.path / 'results'}"
+    return f"python tools/test.py {config} {checkpoint} --work-dir {work.path} {option}"
+
+
+def _read_json(path: Path, kind: type, what: str) -> Any:
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON ({error}); write it again") from error
+    if not isinstance(content, kind):
+        raise ValueError(f"{path} must hold {what}, got a JSON {type(content).__name__}")
+    return content
+
+
+def _check_entries(where: str, entries: list[Any], keys: Sequence[str]) -> None:
+    for index, entry in enumerate(entries):
+        missing = [key for key in keys if not isinstance(entry, dict) or key not in entry]
+        if missing:
+            raise ValueError(f"{where}: entry {index} lacks {', '.join(missing)}: {str(entry)[:120]}")
+
+
+def _read_annotations(path: Path) -> dict[str, Any]:
+    truth = _read_json(path, dict, "COCO annotations, an object with images, annotations and categories")
+    # mmdet leaves "annotations" out of a set without objects.
+    truth.setdefault("annotations", [])
+    for name, keys in ANNOTATION_KEYS.items():
+        if not isinstance(truth.get(name), list):
+            raise ValueError(f"{path} has no list {name!r}; it must be a COCO annotation file")
+        _check_entries(f"{path}, {name}", truth[name], keys)
+    for annotation in truth["annotations"]:
+        annotation.setdefault("iscrowd", 0)
+    return truth
+
+
+def _read_results(path: Path, ann_file: Path, truth: dict[str, Any]) -> list[dict[str, Any]]:
+    shape = "segmentation" if path.name.endswith(".segm.json") else "bbox"
+    results = _read_json(path, list, "COCO results, a list")
+    _check_entries(str(path), results, ("image_id", "category_id", "score", shape))
+    for key, name in (("image_id", "images"), ("category_id", "categories")):
+        known = {entry["id"] for entry in truth[name]}
+        unknown = sorted({entry[key] for entry in results} - known, key=str)
+        if unknown:
+            raise ValueError(
+                f"{path} has {key} {unknown[0]!r} and {len(unknown) - 1} more that {ann_file} does not know; "
+                "give the annotation file that these predictions were made for with --ann-file"
+            )
+    if shape == "segmentation":
+        _check_mask_sizes(path, results, ann_file, truth)
+    return results
+
+
+def _check_mask_sizes(path: Path, results: list[dict[str, Any]], ann_file: Path, truth: dict[str, Any]) -> None:
+    sizes = {image["id"]: [image["height"], image["width"]] for image in truth["images"]}
+    for index, entry in enumerate(results):
+        rle, size = entry["segmentation"], sizes[entry["image_id"]]
+        if not isinstance(rle, dict) or rle.get("size") != size or "counts" not in rle:
+            raise ValueError(
+                f"{path}: the mask of entry {index} must be an RLE of height and width {size}, as {ann_file} has "
+                f"image {entry['image_id']!r}, got {str(rle)[:80]}; give the right annotation file with --ann-file"
+            )

@@ -1,0 +1,158 @@
+"""The report's tables as text: one source for the page, the Markdown and the terminal."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmgn.report.metrics import IOU_TYPES
+
+NONE = "–"
+PERCENT = "AP and AR in per cent; – stands for no figure: no predictions, or no object of that size or class."
+# Key, name, IoU, area in pixels, detections per image: https://cocodataset.org/#detection-eval
+COCO_ROWS = (
+    ("mAP", "AP", ".50:.95", "all", "100"),
+    ("mAP_50", "AP50", ".50", "all", "100"),
+    ("mAP_75", "AP75", ".75", "all", "100"),
+    ("mAP_s", "AP small", ".50:.95", "below 32²", "100"),
+    ("mAP_m", "AP medium", ".50:.95", "32² to 96²", "100"),
+    ("mAP_l", "AP large", ".50:.95", "above 96²", "100"),
+    ("AR_1", "AR@1", ".50:.95", "all", "1"),
+    ("AR_10", "AR@10", ".50:.95", "all", "10"),
+    ("AR_100", "AR@100", ".50:.95", "all", "100"),
+    ("AR_s", "AR small", ".50:.95", "below 32²", "100"),
+    ("AR_m", "AR medium", ".50:.95", "32² to 96²", "100"),
+    ("AR_l", "AR large", ".50:.95", "above 96²", "100"),
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text, not escaped; columns in ``numeric`` are set flush right."""
+
+    columns: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    numeric: Collection[int] = ()
+
+
+def headline(metrics: Mapping[str, Any]) -> Table:
+    """What a reader wants first, and where each figure comes from."""
+    rows = []
+    validation = metrics["logged_validation"] or {}
+    for kind, name in zip(IOU_TYPES, ("Box AP", "Mask AP"), strict=True):
+        value, file = metrics[f"{kind}_mAP"], metrics["results"].get(kind)
+        made = "Not computable" if value is None else "Computed"
+        source = f"{made} from {Path(file).name}" if file else "No predictions"
+        rows.append((name, _percent(value), source))
+        logged = next((v for key, v in validation.items() if key.endswith(f"/{kind}_mAP")), None)
+        if value is None and logged is not None:
+            source = f"Logged after iteration {validation['after_iteration']}"
+            rows.append((f"{name}, last validation", _percent(logged), source))
+    seconds, memory = metrics["train_seconds"], metrics["peak_memory_mb"]
+    on_device = f"Measured on {metrics['device']}, validation included"
+    kind_of_memory = f"Measured, {metrics['peak_memory_kind']}"
+    rows += [
+        ("Training time", _duration(seconds), "Not recorded" if seconds is None else on_device),
+        ("Peak memory", _mebibytes(memory), "Not recorded" if memory is None else kind_of_memory),
+        ("Images evaluated", _count(metrics["num_images"]), _file_name(metrics["ann_file"])),
+    ]
+    return Table(("Figure", "Value", "Source"), rows, numeric=(1,))
+
+
+def coco(metrics: Mapping[str, Any]) -> Table:
+    """The 12 standard figures for boxes and masks."""
+    rows = [
+        (name, *(_percent(metrics[f"{kind}_{key}"]) for kind in IOU_TYPES), *setting)
+        for key, name, *setting in COCO_ROWS
+    ]
+    return Table(("Figure", "Box", "Mask", "IoU", "Area", "Detections"), rows, numeric=(1, 2, 5))
+
+
+def per_class(metrics: Mapping[str, Any]) -> Table:
+    """AP of every class, in the annotation file's order."""
+    names = ("AP", "AP_50", "AP_75")
+    rows = [
+        (
+            row["name"],
+            _count(row["num_objects"]),
+            *(_percent(row[f"{kind}_{name}"]) for kind in IOU_TYPES for name in names),
+        )
+        for row in metrics["per_class"]
+    ]
+    columns = [f"{shape} {name.replace('_', '')}" for shape in ("Box", "Mask") for name in names]
+    return Table(("Class", "Objects", *columns), rows, numeric=range(1, 8))
+
+
+def run(metrics: Mapping[str, Any]) -> Table:
+    """How the run was made and what it was judged on."""
+    checkpoint = metrics["checkpoint"]
+    if not checkpoint and metrics["checkpoint_iteration"] is not None:
+        checkpoint = f"in memory, after iteration {metrics['checkpoint_iteration']}"
+    values = {
+        "Model": metrics["model"],
+        "Configuration": metrics["config"],
+        "Work directory": metrics["work_dir"],
+        "Trained iterations": _of(metrics["iterations"], metrics["max_iterations"]),
+        "Epochs": metrics["epochs"],
+        "Device": metrics["device"],
+        "Processes": metrics["world_size"],
+        "Seed": metrics["seed"],
+        "Checkpoint evaluated": checkpoint,
+        "Evaluated on": metrics["evaluation_device"],
+        "Evaluated at": metrics["evaluation_ended"],
+        "Annotations": metrics["ann_file"],
+        "Images": metrics["img_dir"],
+        **{f"Predictions, {kind}": file for kind, file in metrics["results"].items()},
+    }
+    rows = [(name, NONE if value is None else str(value)) for name, value in values.items()]
+    return Table(("Setting", "Value"), rows)
+
+
+def versions(metrics: Mapping[str, Any]) -> Table:
+    """The environment of the run, as recorded with it."""
+    return Table(("Part", "As recorded"), _flatten("", metrics["versions"]))
+
+
+def headline_text(metrics: Mapping[str, Any]) -> str:
+    """Return the headline table for a terminal."""
+    table = headline(metrics)
+    widths = [max(len(row[i]) for row in table.rows) for i in range(2)]
+    return "\n".join(f"{name:<{widths[0]}}  {value:>{widths[1]}}  {source}" for name, value, source in table.rows)
+
+
+def _flatten(prefix: str, value: Any) -> list[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        return [row for key, item in value.items() for row in _flatten(f"{prefix}.{key}".lstrip("."), item)]
+    if isinstance(value, (list, tuple)):
+        value = ", ".join(map(str, value)) or "none"
+    return [(prefix, NONE if value is None else str(value))]
+
+
+def _percent(fraction: float | None) -> str:
+    return NONE if fraction is None else f"{100 * fraction:.1f}"
+
+
+def _count(number: int | None) -> str:
+    return NONE if number is None else f"{number:,}"
+
+
+def _mebibytes(number: float | None) -> str:
+    return NONE if number is None else f"{number:,.0f} MiB"
+
+
+def _file_name(path: str | None) -> str:
+    return Path(path).name if path else "No predictions"
+
+
+def _of(number: int | None, total: int | None) -> str | None:
+    return _count(number) if total is None else f"{_count(number)} of {_count(total)}"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return NONE
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

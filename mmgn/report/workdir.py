@@ -1,0 +1,95 @@
+"""Reads an MMEngine work directory: scalars of all its runs, the configuration as text, run.json."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass
+class WorkDir:
+    """What a work directory holds, runs that resumed one another merged into one."""
+
+    path: Path
+    #: Training lines by increasing ``step``, the iteration.
+    train: list[dict[str, Any]] = field(default_factory=list)
+    #: Validation lines; ``after`` is the last training step logged before each.
+    val: list[dict[str, Any]] = field(default_factory=list)
+    config_text: str | None = None
+    #: run.json as ``mmgn.engine.RunRecordHook`` wrote it, ``{}`` without one.
+    record: dict[str, Any] = field(default_factory=dict)
+    last_checkpoint: str | None = None
+    #: Sentences for the reader on what was missing or skipped.
+    notes: list[str] = field(default_factory=list)
+
+    def locate(self, recorded: str | None) -> Path | None:
+        """Return a path of run.json, which is relative to the work directory where it lies inside."""
+        return self.path / recorded if recorded else None
+
+
+def read_work_dir(path: Path) -> WorkDir:
+    """Read ``path/*/vis_data/scalars.json``, ``path/run.json`` and the dumped configuration.
+
+    Each timestamp folder is one start of the runner. A later run takes over from its first step on: what an
+    earlier one logged there was thrown away when the later one began.
+
+    Raises:
+        FileNotFoundError: There is no such directory.
+        ValueError: A file in it is damaged by more than the torn last line of a killed run.
+    """
+    if not path.is_dir():
+        raise FileNotFoundError(f"no work directory {str(path)!r}; give the work_dir of an MMEngine run")
+    work = WorkDir(path)
+    configs = sorted(path.glob("*.py"), key=lambda file: file.stat().st_mtime)
+    # Timestamps sort as text.
+    for scalars in sorted(path.glob("*/vis_data/scalars.json")):
+        train, val = _read_scalars(scalars, work.notes)
+        if train:
+            first = train[0]["step"]
+            work.train = [line for line in work.train if line["step"] < first] + train
+            work.val = [line for line in work.val if line["after"] < first] + val
+            # The root's copy is overwritten by whoever ran last, which may have been a test.
+            if (dumped := scalars.with_name("config.py")).is_file():
+                configs.append(dumped)
+    if configs:
+        work.config_text = configs[-1].read_text(encoding="utf-8", errors="replace")
+    if (last := path / "last_checkpoint").is_file():
+        work.last_checkpoint = last.read_text(encoding="utf-8", errors="replace").strip()
+    if (record := path / "run.json").is_file():
+        work.record = _read_record(record)
+    return work
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON ({error}); remove it to report without it") from error
+    sections = [record.get(name, {}) for name in ("train", "evaluation")] if isinstance(record, dict) else [None]
+    if not all(isinstance(section, dict) for section in sections):
+        raise ValueError(f"{path} is not a record of RunRecordHook; remove it to report without it")
+    return record
+
+
+def _read_scalars(path: Path, notes: list[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Split the lines of LocalVisBackend into training lines, which have ``iter``, and validation lines."""
+    train: list[dict[str, Any]] = []
+    val: list[dict[str, Any]] = []
+    lines = [(number, text) for number, text in enumerate(path.read_bytes().split(b"\n"), 1) if text.strip()]
+    for number, text in lines:
+        try:
+            line = json.loads(text)
+        except ValueError as error:
+            if number == lines[-1][0]:
+                notes.append(f"The last line of {path} is torn, as a killed run leaves it; it was skipped.")
+                break
+            raise ValueError(f"{path}:{number} is not JSON: {text[:80]!r} ({error}); remove that line") from error
+        if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+            raise ValueError(f"{path}:{number} has no integer 'step': {text[:80]!r}; remove that line")
+        # log_processor's log_with_hierarchy puts the stage before each name.
+        line = {key.removeprefix("train/").removeprefix("val/"): value for key, value in line.items()}
+        if "iter" in line:
+            train.append(line)
+        elif train:
+            val.append(line | {"after": train[-1]["step"]})
+    return train, val

@@ -1,0 +1,250 @@
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+import mmgn.report
+from mmgn.report import read_headline, write_report
+
+VOID = {"meta", "img", "br"}
+SVG_LINKS = re.compile(r"^#\w+$")
+
+
+class Page(HTMLParser):
+    """Checks the nesting of tags and collects text, tags and addresses."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.tags, self.addresses, self.text, self.cells = [], set(), [], "", []
+        self.feed(html)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.addresses += [value for name, value in attrs if name in {"src", "href", "xlink:href", "action", "data"}]
+        assert not any(name.startswith("on") for name, _ in attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+        if self.open and self.open[-1] in {"td", "th"}:
+            self.cells.append(data)
+
+
+def load(index):
+    def no_constants(name):
+        raise AssertionError(f"{name} is not JSON")
+
+    return json.loads(index.with_name("metrics.json").read_text(), parse_constant=no_constants)
+
+
+def test_files_and_metrics(work_dir, coco_set):
+    index = write_report(work_dir, max_images=4)
+    assert index == work_dir / "report" / "index.html"
+    names = {path.name for path in index.parent.iterdir()}
+    assert {"index.html", "report.md", "metrics.json", "curve-loss.png", "gallery-04-truth.jpg"} <= names
+    assert not [name for name in names if name.startswith(".")]
+    metrics = load(index)
+    figures = ["mAP", "mAP_50", "mAP_75", "mAP_s", "mAP_m", "mAP_l"]
+    figures += ["AR_1", "AR_10", "AR_100", "AR_s", "AR_m", "AR_l"]
+    for kind in ("bbox", "segm"):
+        assert all(0 < metrics[f"{kind}_{name}"] < 1 for name in figures)
+    assert metrics["bbox_mAP"] != metrics["segm_mAP"]
+    assert [row["name"] for row in metrics["per_class"]] == ["<script>disc</script>", "box|*a_b*", "bar"]
+    assert sum(row["num_objects"] for row in metrics["per_class"]) == len(coco_set.truth["annotations"])
+    assert 0 < metrics["per_class"][2]["segm_AP_75"] < 1
+    known = {
+        "train_seconds": 3725.0,
+        "train_complete": True,
+        "peak_memory_mb": 1234.5,
+        "peak_memory_kind": "CUDA allocated",
+        "seed": 5,
+        "device": "Imaginary <GPU>",
+        "num_images": 12,
+        "checkpoint": "/work/epoch_2.pth",
+        "config": "/configs/<img src=x>.py",
+        "versions": {"torch": "2.9", "nested": {"a": None, "b": [1, 2]}},
+        "iterations": 40,
+        "last_loss": 0.75,
+        "notes": [],
+    }
+    assert {key: metrics[key] for key in known} == known
+    assert metrics["config_text"].startswith("# 20250101_000000\n")
+
+
+def test_page_is_escaped_and_asks_the_network_for_nothing(work_dir, coco_set):
+    # A file name is a string from outside as well.
+    coco_set.truth["images"][0]["file_name"] = '"><svg onload=alert(1)>.png'
+    coco_set.ann_file.write_text(json.dumps(coco_set.truth))
+    html = write_report(work_dir).read_text()
+    page = Page(html)
+    assert not page.tags & {"script", "link", "iframe", "object", "form", "base"}
+    assert all(address.startswith("data:image/") or SVG_LINKS.match(address) for address in page.addresses)
+    assert not re.search(r"url\((?!#)", html)
+    assert "@import" not in html
+    assert {"<script>disc</script>", "box|*a_b*", "Imaginary <GPU>", "/configs/<img src=x>.py"} <= set(page.cells)
+    assert "model = '</pre><script>alert(1)</script>'" in page.text
+    assert '"><svg onload=alert(1)>.png: not in' in page.text
+    assert len([address for address in page.addresses if address.startswith("data:")]) == 22
+
+
+def test_tables_of_page_and_markdown_say_what_metrics_say(work_dir):
+    index = write_report(work_dir)
+    metrics = load(index)
+    rows = [line.strip("| ").split(" | ") for line in index.with_name("report.md").read_text().splitlines()]
+    cells = {row[0]: row for row in rows if len(row) > 1}
+    box, mask = (f"{100 * metrics[f'{kind}_mAP_75']:.1f}" for kind in ("bbox", "segm"))
+    assert cells["AP75"] == ["AP75", box, mask, ".75", "all", "100"]
+    source = "Measured on Imaginary &lt;GPU&gt;, validation included"
+    assert cells["Training time"] == ["Training time", "1 h 02 min", source]
+    page = Page(index.read_text())
+    at = page.cells.index("AP75")
+    assert page.cells[at : at + 6] == cells["AP75"]
+    headline = read_headline(index)
+    assert f"{100 * metrics['bbox_mAP']:.1f}  Computed from results.bbox.json" in headline
+    assert "1,234 MiB  Measured, CUDA allocated" in headline
+
+
+def test_markdown_is_escaped_and_its_pictures_exist(work_dir):
+    index = write_report(work_dir)
+    text = index.with_name("report.md").read_text()
+    prose, config = text.split("<details>")
+    assert "<" not in prose
+    assert "&lt;script&gt;disc&lt;/script&gt;" in prose
+    assert r"box\|\*a_b\*" in prose
+    assert "model = '</pre><script>alert(1)</script>'" in re.search(r"```python\n(.*)\n```", config, re.S)[1]
+    pictures = re.findall(r"\]\(([^)]+)\)", prose)
+    assert len(pictures) == 4 + 2 * 12
+    assert all(index.with_name(name).is_file() for name in pictures)
+    columns = [line.count("|") - line.count(r"\|") for line in prose.splitlines() if line.startswith("| ")]
+    assert set(columns) == {3, 4, 7, 9}
+
+
+def test_a_fence_in_the_configuration_does_not_end_it(work_dir):
+    config = work_dir / "20250101_000000" / "vis_data" / "config.py"
+    config.write_text("a = '''\n````\n'''")
+    text = write_report(work_dir).with_name("report.md").read_text()
+    assert "\n`````python\na = '''\n````\n'''\n`````\n" in text
+
+
+def test_curves_only(tmp_path, lines):
+    val = {"coco/bbox_mAP": 0.25, "coco/segm_mAP": -1.0, "step": 1}
+    lines.write(tmp_path, "20250101_000000", [lines.train(10, math.nan, memory=512, epoch=1), val])
+    (tmp_path / "last_checkpoint").write_text("/w/epoch_1.pth")
+    index = write_report(tmp_path)
+    metrics = load(index)
+    assert (metrics["bbox_mAP"], metrics["segm_mAP"], metrics["num_images"], metrics["train_seconds"]) == (None,) * 4
+    assert metrics["logged_validation"] == {
+        "step": 1,
+        "after_iteration": 10,
+        "coco/bbox_mAP": 0.25,
+        "coco/segm_mAP": None,
+    }
+    assert (metrics["peak_memory_mb"], metrics["last_loss"], metrics["nonfinite_losses"]) == (512, None, 1)
+    page = Page(index.read_text())
+    assert "run `python tools/test.py CONFIG /w/epoch_1.pth --work-dir" in page.text
+    assert "there is no run.json" in page.text
+    assert "The loss is not finite on 1 of 1 lines, first at iteration 10." in page.text
+    at = page.cells.index("Box AP, last validation")
+    assert page.cells[at : at + 3] == ["Box AP, last validation", "25.0", "Logged after iteration 10"]
+    at = page.cells.index("Mask AP")
+    assert page.cells[at : at + 3] == ["Mask AP", "–", "No predictions"]
+
+
+def test_plain_run_with_predictions_named(work_dir, coco_set, tmp_path):
+    expected = load(write_report(work_dir))
+    (work_dir / "run.json").unlink()
+    out = tmp_path / "elsewhere" / "report"
+    index = write_report(
+        work_dir,
+        out,
+        ann_file=coco_set.ann_file,
+        img_dir=coco_set.img_dir,
+        results_prefix=work_dir / "results",
+    )
+    assert index.parent == out
+    metrics = load(index)
+    assert (metrics["segm_mAP"], metrics["seed"]) == (expected["segm_mAP"], None)
+
+
+def test_predictions_without_any_training(work_dir, coco_set, tmp_path):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    index = write_report(empty, ann_file=coco_set.ann_file, results_prefix=work_dir / "results")
+    metrics = load(index)
+    assert metrics["segm_mAP"] > 0
+    assert any("No training curves" in note for note in metrics["notes"])
+    assert "000.png: not in the current folder" in Page(index.read_text()).text
+
+
+def test_gaps_and_contradictions_are_told(work_dir, coco_set):
+    record = json.loads((work_dir / "run.json").read_text())
+    record["train"] |= {"ended": None, "first_iter": 20}
+    record["evaluation"] |= {"num_images": 5, "metrics": {"coco/bbox_mAP": 0.999, "coco/segm_mAP": None}}
+    (work_dir / "run.json").write_text(json.dumps(record))
+    (work_dir / "results.segm.json").write_text("[]")
+    coco_set.truth["annotations"][0]["id"] = 0
+    coco_set.ann_file.write_text(json.dumps(coco_set.truth))
+    metrics = load(write_report(work_dir))
+    assert (metrics["segm_mAP"], metrics["segm_AR_100"], metrics["train_complete"]) == (0, 0, False)
+    for told in (
+        "Training did not end: the last record is of iteration 40.",
+        "Training time counts from iteration 20",
+        "results.segm.json is empty",
+        "5 images were run, but",
+        "has id 0",
+        "but 0.999 was logged",
+    ):
+        assert [note for note in metrics["notes"] if told in note], told
+
+
+def test_annotations_without_masks(work_dir, coco_set):
+    for annotation in coco_set.truth["annotations"]:
+        del annotation["segmentation"]
+    coco_set.ann_file.write_text(json.dumps(coco_set.truth))
+    index = write_report(work_dir)
+    metrics = load(index)
+    assert metrics["bbox_mAP"] > 0
+    assert metrics["segm_mAP"] is None
+    assert [note for note in metrics["notes"] if "annotations have no 'segmentation'" in note]
+    assert "Not computable from results.segm.json" in Page(index.read_text()).cells
+
+
+def test_nothing_is_written_when_something_is_wrong(work_dir, tmp_path):
+    index = write_report(work_dir)
+    before = {path: path.read_bytes() for path in index.parent.iterdir()}
+    (work_dir / "results.bbox.json").write_text("[{")
+    with pytest.raises(ValueError, match="not valid JSON"):
+        write_report(work_dir)
+    assert {path: path.read_bytes() for path in index.parent.iterdir()} == before
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty is no work directory of a run"):
+        write_report(tmp_path / "empty")
+    with pytest.raises(ValueError, match="max_images must not be negative, got -1"):
+        write_report(work_dir, max_images=-1)
+    assert not (tmp_path / "empty" / "report").exists()
+
+
+def test_same_input_same_bytes(work_dir):
+    index = write_report(work_dir)
+    before = {path.name: path.read_bytes() for path in index.parent.iterdir()}
+    write_report(work_dir)
+    assert {path.name: path.read_bytes() for path in index.parent.iterdir()} == before
+
+
+def test_report_knows_no_model():
+    for path in Path(mmgn.report.__file__).parent.glob("*.py"):
+        imported = set(re.findall(r"^\s*(?:import|from) (\w+)", path.read_text(), re.M))
+        assert not imported & {"torch", "torchvision", "mmengine", "mmcv", "mmdet"}

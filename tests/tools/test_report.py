@@ -1,0 +1,72 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("pycocotools")
+
+REPO = Path(__file__).parents[2]
+
+
+def report(*arguments, code="pass"):
+    """Run the tool in a process of its own, after ``code``."""
+    command = f"import runpy, sys; {code}; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    environment = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-c", command, REPO / "tools" / "report.py", *map(str, arguments)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A plain mmdet run: one line of scalars, a box that was found exactly, no run.json."""
+    scalars = tmp_path / "work" / "20250101_000000" / "vis_data" / "scalars.json"
+    scalars.parent.mkdir(parents=True)
+    scalars.write_text('{"loss": 1.5, "lr": 0.1, "iter": 10, "step": 10}\n')
+    box = {"image_id": 1, "category_id": 1, "bbox": [2, 2, 50, 40]}
+    truth = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 100, "height": 80}],
+        "categories": [{"id": 1, "name": "thing"}],
+        "annotations": [box | {"id": 1, "area": 2000, "iscrowd": 0}],
+    }
+    (tmp_path / "val.json").write_text(json.dumps(truth))
+    (tmp_path / "work" / "res.bbox.json").write_text(json.dumps([box | {"score": 0.9}]))
+    return tmp_path
+
+
+def test_report_of_a_plain_run(run):
+    out = run / "out"
+    done = report(
+        run / "work", "--out", out, "--ann-file", run / "val.json", "--results-prefix", run / "work" / "res",
+        "--img-dir", run, "--max-images", 1,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Box AP" in done.stdout
+    assert "100.0  Computed from res.bbox.json" in done.stdout
+    assert done.stdout.splitlines()[-1] == str(out / "index.html")
+    assert json.loads((out / "metrics.json").read_text())["bbox_mAP"] == pytest.approx(1)
+    assert not (run / "work" / "report").exists()
+
+
+def test_what_is_wrong_is_told_in_one_paragraph(run):
+    done = report(run / "nowhere")
+    assert done.returncode == 1
+    assert (
+        done.stderr == f"report.py: no work directory {str(run / 'nowhere')!r}; give the work_dir of an MMEngine run\n"
+    )
+    assert done.stdout == ""
+
+
+def test_missing_packages_are_named(run):
+    done = report(run / "work", code="sys.modules['matplotlib'] = None")
+    assert done.returncode == 1
+    assert done.stderr.startswith("report.py: mmgn.report needs matplotlib, pillow and pycocotools: ")
+    assert done.stderr.endswith("pip install 'mmgn[report]'\n")
