@@ -1,6 +1,7 @@
 """What ``import mmgn`` does to the OpenMMLab packages that are installed: fit them to today, register our parts."""
 
 import importlib.util
+import warnings
 
 from torch import nn
 
@@ -13,6 +14,17 @@ def register() -> None:
     mmcv_ops.install()
     if importlib.util.find_spec("mmengine") is None:
         return
+    try:
+        _register_with_mmengine()
+    except ImportError as error:
+        warnings.warn(
+            f"mmengine is installed but does not import ({error}): mmgn.group_norm and mmgn.FusedGN work, but "
+            "FusedGN is not registered and checkpoints load as mmengine does it. python tools/env.py tells more.",
+            stacklevel=2,
+        )
+
+
+def _register_with_mmengine() -> None:
     packages.install()
     checkpoint.install()
     flops.count_like(FusedGN, nn.GroupNorm)

@@ -48,3 +48,15 @@ def test_the_layer_is_known_to_every_registry_scope():
         "import mmgn\nfrom mmdet.registry import MODELS\nassert MODELS.get('FusedGN') is mmgn.FusedGN"
     )
     assert status == 0, output
+
+
+def test_a_broken_mmengine_is_told_and_op_and_layer_still_work(tmp_path):
+    (tmp_path / "cv2.py").write_text("raise ImportError('libGL.so.1: cannot open shared object file')")
+    code = f"""
+sys.path.insert(0, {str(tmp_path)!r})
+import mmgn, torch
+mmgn.FusedGN(32)(torch.randn(1, 32, 2, 2))
+"""
+    status, output = python(code)
+    assert status == 0, output
+    assert "does not import (libGL.so.1" in output

@@ -110,14 +110,18 @@ def group_norm(
             backend=backend,
         )
     _check(x, num_groups, weight, bias, activation, residual)
-    if backend != "native" and explain(x, backend).backend == "triton":
+    # auto is native until there are kernels; explain() builds a text, too dear for every call.
+    if backend not in ("auto", "native"):
+        if backend not in BACKENDS:
+            raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}.")
         raise NotImplementedError(
             "backend='triton' is not in this version of mmgn: the fused kernels are still to come. "
             "Use backend='auto' or backend='native', which run torch's own kernels on every device."
         )
-    if torch.is_autocast_enabled(x.device.type):
+    device_type = x.device.type
+    if torch.is_autocast_enabled(device_type):
         # Autocast would copy half-precision activations to float32 and return them so.
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(device_type, enabled=False):
             return _native(x, num_groups, weight, bias, eps, activation, residual)
     return _native(x, num_groups, weight, bias, eps, activation, residual)
 
@@ -150,7 +154,7 @@ def _native(
 
 def _as_native(param: Tensor | None, x: Tensor) -> Tensor | None:
     """Return ``param`` in a dtype that torch's kernel takes beside x: on a CPU half-precision x goes with float32."""
-    if param is None or param.dtype == x.dtype:
+    if param is None or param.dtype is x.dtype:
         return param
     if x.device.type == "cpu" and x.dtype in (torch.float16, torch.bfloat16):
         return param
@@ -174,15 +178,15 @@ def _check(
         )
     if x.dim() < 2:
         raise ValueError(f"x must have shape (N, C, *spatial) with at least 2 dimensions, got {tuple(x.shape)}.")
-    num_channels = x.shape[1]
+    num_channels = x.size(1)
     if isinstance(num_groups, bool) or not isinstance(num_groups, (int, torch.SymInt)) or num_groups < 1:
         raise ValueError(f"num_groups must be a positive integer, got {num_groups!r}.")
     if num_channels % num_groups:
         raise divisibility_error(num_channels, num_groups)
     if weight is not None:
-        _check_param("weight", weight, x)
+        _check_param("weight", weight, x, num_channels)
     if bias is not None:
-        _check_param("bias", bias, x)
+        _check_param("bias", bias, x, num_channels)
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {ACTIVATIONS}, got {activation!r}.")
     if residual is None:
@@ -199,13 +203,14 @@ def _check(
         )
 
 
-def _check_param(name: str, param: Tensor, x: Tensor) -> None:
-    if param.dim() != 1 or param.shape[0] != x.shape[1]:
+def _check_param(name: str, param: Tensor, x: Tensor, num_channels: int) -> None:
+    if param.dim() != 1 or param.size(0) != num_channels:
         raise ValueError(
-            f"{name} must have shape ({x.shape[1]},), one value per channel of x with shape {tuple(x.shape)}, "
+            f"{name} must have shape ({num_channels},), one value per channel of x with shape {tuple(x.shape)}, "
             f"got {tuple(param.shape)}."
         )
-    if (param.dtype != x.dtype and param.dtype != torch.float32) or param.device != x.device:
+    dtype = param.dtype
+    if (dtype is not x.dtype and dtype is not torch.float32) or param.device != x.device:
         raise TypeError(
             f"{name} must be float32 or x's dtype, {x.dtype}, on x's device, {x.device}; "
             f"got {param.dtype} on {param.device}."
