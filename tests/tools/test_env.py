@@ -10,7 +10,7 @@ import torch
 TOOL = Path(__file__).parents[2] / "tools" / "env.py"
 
 
-def run(*arguments, python=(sys.executable,), path=sys.path):
+def run(*arguments, python=(sys.executable,), path=(TOOL.parents[1],)):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))}
     command = [*python, str(TOOL), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
