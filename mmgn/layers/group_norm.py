@@ -73,8 +73,15 @@ class FusedGN(nn.GroupNorm):
 
 
 def _num_groups(num_channels: int, num_groups: int, channels_per_group: int | None) -> int:
+    for name, value in (
+        ("num_channels", num_channels),
+        ("num_groups", num_groups),
+        ("channels_per_group", 1 if channels_per_group is None else channels_per_group),
+    ):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be a positive integer, got {value!r}.")
     if channels_per_group is None:
-        if num_groups < 1 or num_channels % num_groups:
+        if num_channels % num_groups:
             raise divisibility_error(num_channels, num_groups)
         return num_groups
     # 32 may come from a config's base, so it does not count as asked for.
@@ -83,7 +90,7 @@ def _num_groups(num_channels: int, num_groups: int, channels_per_group: int | No
             "num_groups and channels_per_group exclude each other, "
             f"got num_groups={num_groups} and channels_per_group={channels_per_group}; give one of them."
         )
-    if channels_per_group < 1 or num_channels % channels_per_group:
+    if num_channels % channels_per_group:
         raise ValueError(
             f"num_channels must be divisible by channels_per_group, got {num_channels} and "
             f"{channels_per_group}; use channels_per_group in {divisors(num_channels)}, or num_groups=..."

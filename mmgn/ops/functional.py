@@ -43,16 +43,17 @@ def explain(x: Tensor, backend: str = "auto") -> Choice:
 
     Raises:
         ValueError: unknown backend.
+        NotImplementedError: a backend that cannot run ``x``, as :func:`group_norm` raises it.
 
     Example:
         >>> explain(torch.zeros(2, 64, 8, 8)).backend
         'native'
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}.")
     if backend == "auto":
         return Choice("native", f"auto: no fused kernel for {x.device.type} in this version; torch's own kernels")
-    return Choice(backend, "asked for explicitly")
+    if backend != "native":
+        raise _refusal(backend)
+    return Choice("native", "asked for explicitly")
 
 
 def group_norm(
@@ -112,18 +113,23 @@ def group_norm(
     _check(x, num_groups, weight, bias, activation, residual)
     # auto is native until there are kernels; explain() builds a text, too dear for every call.
     if backend not in ("auto", "native"):
-        if backend not in BACKENDS:
-            raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}.")
-        raise NotImplementedError(
-            "backend='triton' is not in this version of mmgn: the fused kernels are still to come. "
-            "Use backend='auto' or backend='native', which run torch's own kernels on every device."
-        )
+        raise _refusal(backend)
     device_type = x.device.type
-    if torch.is_autocast_enabled(device_type):
+    # The meta device has no autocast, and asking raises.
+    if device_type != "meta" and torch.is_autocast_enabled(device_type):
         # Autocast would copy half-precision activations to float32 and return them so.
         with torch.autocast(device_type, enabled=False):
             return _native(x, num_groups, weight, bias, eps, activation, residual)
     return _native(x, num_groups, weight, bias, eps, activation, residual)
+
+
+def _refusal(backend: str) -> Exception:
+    if backend not in BACKENDS:
+        return ValueError(f"backend must be one of {BACKENDS}, got {backend!r}.")
+    return NotImplementedError(
+        "backend='triton' is not in this version of mmgn: the fused kernels are still to come. "
+        "Use backend='auto' or backend='native', which run torch's own kernels on every device."
+    )
 
 
 def _native(
@@ -191,6 +197,8 @@ def _check(
         raise ValueError(f"activation must be one of {ACTIVATIONS}, got {activation!r}.")
     if residual is None:
         return
+    if not isinstance(residual, Tensor):
+        raise TypeError(f"residual must be a torch.Tensor of x's shape, got {type(residual).__name__}.")
     if residual.shape != x.shape:
         raise ValueError(
             f"residual must have x's shape {tuple(x.shape)}, got {tuple(residual.shape)}; expand it first if it "
@@ -204,6 +212,8 @@ def _check(
 
 
 def _check_param(name: str, param: Tensor, x: Tensor, num_channels: int) -> None:
+    if not isinstance(param, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor of shape ({num_channels},), got {type(param).__name__}.")
     if param.dim() != 1 or param.size(0) != num_channels:
         raise ValueError(
             f"{name} must have shape ({num_channels},), one value per channel of x with shape {tuple(x.shape)}, "

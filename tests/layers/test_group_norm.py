@@ -118,7 +118,9 @@ def test_flop_counters_count_it_as_group_norm():
         (r"got 24 and 5; use channels_per_group in \(1, 2,", dict(num_channels=24, channels_per_group=5)),
         ("exclude each other, got num_groups=4", dict(num_channels=24, num_groups=4, channels_per_group=6)),
         ("got 'gelu'", dict(num_channels=32, activation="gelu")),
-        ("got 24 and 0", dict(num_channels=24, num_groups=0)),
+        ("num_groups must be a positive integer, got 0", dict(num_channels=24, num_groups=0)),
+        ("num_groups must be a positive integer, got '32'", dict(num_channels=64, num_groups="32")),
+        ("channels_per_group must be a positive integer, got 16.0", dict(num_channels=64, channels_per_group=16.0)),
     ],
 )
 def test_errors_name_the_choices(match, kwargs):

@@ -125,8 +125,16 @@ def test_auto_explains_itself():
 
 
 def test_triton_backend_raises_until_it_exists():
+    x = torch.zeros(1, 8, 4, 4)
     with pytest.raises(NotImplementedError, match="backend='native'"):
-        group_norm(torch.zeros(1, 8, 4, 4), 4, backend="triton")
+        group_norm(x, 4, backend="triton")
+    with pytest.raises(NotImplementedError, match="backend='native'"):
+        explain(x, "triton")
+    assert explain(x, "native").backend == "native"
+
+
+def test_meta_tensors_pass_through():
+    assert group_norm(torch.empty(2, 8, 4, 4, device="meta"), 4, activation="silu").shape == (2, 8, 4, 4)
 
 
 X = torch.zeros(2, 24, 4, 4)
@@ -145,6 +153,8 @@ X = torch.zeros(2, 24, 4, 4)
         (ValueError, r"weight must have shape \(24,\).*got \(8,\)", (X, 4, torch.ones(8)), {}),
         (ValueError, r"bias must have shape \(24,\)", (X, 4, None, torch.ones(24, 1)), {}),
         (TypeError, "weight must be float32.*got torch.float16", (X, 4, torch.ones(24).half()), {}),
+        (TypeError, "weight must be a torch.Tensor.*got list", (X, 4, [1.0] * 24), {}),
+        (TypeError, "residual must be a torch.Tensor.*got float", (X, 4), {"residual": 1.0}),
         (TypeError, "on meta", (X, 4, torch.ones(24, device="meta")), {}),
         (ValueError, r"residual must have x's shape.*got \(24, 4, 4\)", (X, 4), {"residual": X[0]}),
         (TypeError, "residual must have x's dtype.*bfloat16", (X, 4), {"residual": X.bfloat16()}),
