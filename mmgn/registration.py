@@ -18,8 +18,8 @@ def register() -> None:
         _register_with_mmengine()
     except ImportError as error:
         warnings.warn(
-            f"mmengine is installed but does not import ({error}): mmgn.group_norm and mmgn.FusedGN work, but "
-            "FusedGN is not registered and checkpoints load as mmengine does it. python tools/env.py tells more.",
+            f"mmengine or mmcv is installed but does not import ({error}): mmgn.group_norm and mmgn.FusedGN work, "
+            "what mmgn adds to mmengine is not or not all there. python tools/env.py tells more.",
             stacklevel=2,
         )
 
@@ -27,8 +27,6 @@ def register() -> None:
 def _register_with_mmengine() -> None:
     packages.install()
     checkpoint.install()
-    flops.count_like(FusedGN, nn.GroupNorm)
-
     from mmengine.config.utils import MODULE2PACKAGE
     from mmengine.registry import MODELS
 
@@ -38,3 +36,6 @@ def _register_with_mmengine() -> None:
     MODELS.register_module(module=FusedGN)
     # Imported for their registration.
     import mmgn.engine  # noqa: F401
+
+    # Last, as it is the one part that needs mmcv.
+    flops.count_like(FusedGN, nn.GroupNorm)

@@ -24,8 +24,8 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.epochs is not None and args.epochs < 1:
         parser.error(f"--epochs must be at least 1, got {args.epochs}")
-    if args.seed < 0:
-        parser.error(f"--seed must not be negative, got {args.seed}")
+    if not 0 <= args.seed < 2**32:
+        parser.error(f"--seed must lie from 0 to 2**32 - 1, got {args.seed}")
     return args
 
 
@@ -42,7 +42,7 @@ def choose_device(device: str) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     elif index:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        gpus = visible.split(",") if visible else None
+        gpus = None if visible is None else [gpu for gpu in visible.split(",") if gpu]
         if gpus is not None and int(index) >= len(gpus):
             raise SystemExit(f"quickstart.py: --device {device} is not among CUDA_VISIBLE_DEVICES={visible}.")
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus[int(index)] if gpus else index
@@ -53,19 +53,25 @@ def choose_device(device: str) -> None:
             raise SystemExit(f"quickstart.py: --device {device}, but torch sees no such GPU; use --device cpu.")
 
 
-def set_aside(work_dir: Path) -> None:
-    """Keep an earlier run under another name, so that nothing is overwritten and no curve mixes two runs.
+def holds_earlier_run(work_dir: Path) -> bool:
+    """Whether the folder has a run in it, rather than nothing.
 
     Raises:
-        SystemExit: the folder holds something that is not a run.
+        SystemExit: it has something else in it.
     """
     if not work_dir.exists() or (work_dir.is_dir() and not any(work_dir.iterdir())):
-        return
-    if not (work_dir / "run.json").is_file():
+        return False
+    # A run that died early has a log and no record yet.
+    if not (work_dir / "run.json").is_file() and not any(work_dir.glob("*/*.log")):
         raise SystemExit(
-            f"quickstart.py: {work_dir} exists and is not an earlier run (it has no run.json), so it is left "
-            "alone; give another --work-dir."
+            f"quickstart.py: {work_dir} exists and is not an earlier run (it has neither run.json nor a log), so it "
+            "is left alone; give another --work-dir."
         )
+    return True
+
+
+def set_aside(work_dir: Path) -> None:
+    """Keep an earlier run under another name, so that nothing is overwritten and no curve mixes two runs."""
     number = 1
     while (aside := work_dir.with_name(f"{work_dir.name}.{number}")).exists():
         number += 1
@@ -95,17 +101,19 @@ def main() -> None:
     started = time.monotonic()
     args = parse_args()
     choose_device(args.device)
-    set_aside(args.work_dir)
+    earlier_run = holds_earlier_run(args.work_dir)
 
     import mmgn  # noqa: F401  # before mmdet: it serves mmcv's ops
     from mmgn.datasets.digits import make_digits
-    from mmgn.engine.config import load_config
+    from mmgn.engine.config import load_config, record_run
 
     print(f"Digits: {args.data_dir}")
     try:
         digits = make_digits(args.data_dir)
     except (FileExistsError, ImportError) as error:
         raise SystemExit(f"quickstart.py: {error}") from None
+    if earlier_run:
+        set_aside(args.work_dir)
 
     cfg = load_config(CONFIG, work_dir=str(args.work_dir))
     cfg.randomness = dict(seed=args.seed)
@@ -113,10 +121,10 @@ def main() -> None:
         cfg[f"{split}_dataloader"].dataset.data_root = f"{digits.root}/"
     for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
         evaluator.ann_file = str(digits.val_annotations)
-        evaluator.outfile_prefix = str(args.work_dir / "predictions")
     if args.epochs is not None:
         cfg.param_scheduler[1].end = cfg.train_cfg.max_epochs = args.epochs
     cfg.custom_hooks.append(dict(type="ProgressHook"))
+    record_run(cfg)
 
     print(f"Training: {Path(CONFIG).stem}, {cfg.train_cfg.max_epochs} epochs")
     build_runner(cfg).train()

@@ -6,7 +6,7 @@ from copy import deepcopy
 
 import mmgn  # noqa: F401  # before mmdet: it serves mmcv's ops
 from mmgn.compat.checkpoint import CheckpointError
-from mmgn.engine.config import check_data, load_config
+from mmgn.engine.config import check_data, load_config, record_run
 
 
 def parse_args() -> argparse.Namespace:
@@ -65,6 +65,7 @@ def main() -> None:
         check_data(cfg, "test")
     except FileNotFoundError as error:
         raise SystemExit(f"test.py: {error}") from None
+    record_run(cfg)
     cfg.load_from = args.checkpoint
 
     from mmdet.engine.hooks.utils import trigger_visualization_hook

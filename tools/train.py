@@ -8,7 +8,7 @@ import os
 
 import mmgn  # noqa: F401  # before mmdet: it serves mmcv's ops
 from mmgn.compat.checkpoint import CheckpointError
-from mmgn.engine.config import check_data, load_config
+from mmgn.engine.config import check_data, load_config, record_run
 
 
 def parse_args() -> argparse.Namespace:
@@ -48,6 +48,7 @@ def main() -> None:
         check_data(cfg, "train", "val")
     except FileNotFoundError as error:
         raise SystemExit(f"train.py: {error}") from None
+    record_run(cfg)
 
     if args.amp:
         cfg.optim_wrapper.type = "AmpOptimWrapper"

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from mmgn.compat import checkpoint, mmcv_ops, packages
+from mmgn.compat import checkpoint, flops, mmcv_ops, packages
 from mmgn.version import __version__
 
 _PACKAGES = ("torchvision", "triton", "mmengine", "mmcv", "mmdet")
@@ -116,16 +116,17 @@ def _triton() -> dict[str, Any]:
 
 def _patches() -> dict[str, str]:
     if importlib.util.find_spec("mmengine") is None:
-        return dict.fromkeys(("checkpoint", "packages"), "inactive: there is no mmengine")
+        return dict.fromkeys(("checkpoint", "packages", "flops"), "inactive: there is no mmengine")
     try:
         loads, looks_up = checkpoint.active(), packages.active()
     except Exception as error:
-        return dict.fromkeys(("checkpoint", "packages"), f"inactive: mmengine does not import ({error})")
+        return dict.fromkeys(("checkpoint", "packages", "flops"), f"inactive: mmengine does not import ({error})")
     there = importlib.util.find_spec("pkg_resources") is not None
     why_not = "pkg_resources is there" if there else "this mmengine does without pkg_resources"
     return {
         "checkpoint": "active: always" if loads else "inactive: mmgn.compat.checkpoint.install() has not run",
         "packages": "active: pkg_resources is missing" if looks_up else f"inactive: {why_not}",
+        "flops": "active: mmcv counts exact classes only" if flops.active() else "inactive: there is no mmcv",
     }
 
 

@@ -1,6 +1,7 @@
 """mmcv's FLOP counter, which knows layers by exact class only."""
 
 import importlib.util
+import sys
 
 from torch import nn
 
@@ -18,4 +19,14 @@ def count_like(layer: type[nn.Module], like: type[nn.Module]) -> None:
 
     # The table is a literal inside this function: there is no registry to extend.
     table = flops_counter.get_modules_mapping
-    flops_counter.get_modules_mapping = lambda: {**table(), layer: table()[like]}
+
+    def with_layer() -> dict:
+        return {**table(), layer: table()[like]}
+
+    flops_counter.get_modules_mapping = with_layer
+
+
+def active() -> bool:
+    """Whether mmcv's counter was given a class by :func:`count_like`."""
+    counter = sys.modules.get("mmcv.cnn.utils.flops_counter")
+    return counter is not None and counter.get_modules_mapping.__module__ == __name__

@@ -61,7 +61,7 @@ class DigitsPaths(NamedTuple):
 def make_digits(
     out_dir: str | os.PathLike[str],
     *,
-    num_train: int = 800,
+    num_train: int = 700,
     num_val: int = 200,
     image_size: int = 160,
     max_digits: int = 5,
@@ -163,6 +163,9 @@ def _is_made(root: Path, stamp: dict[str, int]) -> bool:
         raise FileExistsError(
             f"{root} holds digits made with {found}, not with {stamp}; give another out_dir or remove it"
         )
+    for file in (_paths(root).train_annotations, _paths(root).val_annotations):
+        if not file.is_file():
+            raise FileExistsError(f"{root} has lost {file.name}; remove {root} and it is made again")
     for folder, expected in (("train", stamp["num_train"]), ("val", stamp["num_val"])):
         num_images = len(list((root / folder).glob("*.jpg")))
         if num_images != expected:

@@ -8,6 +8,7 @@ from mmengine.config import Config
 
 #: The configs, in a checkout and in an installed wheel alike.
 CONFIGS = Path(__file__).parent.parent / ".mim" / "configs"
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 
 
 def find_config(name: str) -> Path:
@@ -43,7 +44,11 @@ def load_config(
         FileNotFoundError: no such config.
     """
     path = find_config(name)
-    cfg = Config.fromfile(path)
+    try:
+        cfg = Config.fromfile(path)
+    except OSError as error:
+        # A file that is no config, or a _base_ that is not there.
+        raise FileNotFoundError(f"config {str(path)!r} cannot be read, or one of its _base_ files: {error}") from error
     cfg.launcher = launcher
     if options:
         cfg.merge_from_dict(options)
@@ -54,20 +59,47 @@ def load_config(
     return cfg
 
 
+def record_run(cfg: Config) -> None:
+    """Have the run leave what a report is made of: run.json, and its predictions beside it as COCO json.
+
+    Args:
+        cfg: changed in place. A ``RunRecordHook`` or an ``outfile_prefix`` of its own is left as it is.
+    """
+    hooks = cfg.get("custom_hooks") or []
+    if not any(hook.get("type") == "RunRecordHook" for hook in hooks):
+        cfg.custom_hooks = [*hooks, dict(type="RunRecordHook")]
+    for split in ("val", "test"):
+        for _, metric in _metrics(cfg, split):
+            if metric.get("type") == "CocoMetric" and not metric.get("outfile_prefix"):
+                metric["outfile_prefix"] = str(Path(cfg.work_dir) / "predictions")
+
+
 def check_data(cfg: Config, *splits: str) -> None:
-    """Check that the annotation files and image folders of data loaders exist, before anything is built.
+    """Check that annotation files and image folders are there, before anything is built.
 
     Args:
         cfg: the config.
-        splits: of 'train', 'val' and 'test'. Files behind a URL and data sets of unknown form are left to mmdet.
+        splits: of 'train', 'val' and 'test'. Data behind a URL or a storage backend, and data sets of unknown form,
+            are left to mmdet.
 
     Raises:
-        FileNotFoundError: a path is missing or an image folder is empty; the message tells which setting holds it.
+        FileNotFoundError: a path is missing or an image folder has no image; the message tells the setting.
     """
     for split in splits:
-        loader = cfg.get(f"{split}_dataloader")
-        if loader is not None:
-            _check_dataset(loader.get("dataset", {}), f"{split}_dataloader.dataset")
+        dataset = (cfg.get(f"{split}_dataloader") or {}).get("dataset")
+        if dataset is not None:
+            _check_dataset(dataset, f"{split}_dataloader.dataset")
+        for where, metric in _metrics(cfg, split):
+            if metric.get("ann_file"):
+                _check_file(_path("", metric["ann_file"], metric), f"{where}.ann_file")
+
+
+def _metrics(cfg: Config, split: str) -> list[tuple[str, Any]]:
+    evaluator = cfg.get(f"{split}_evaluator")
+    name = f"{split}_evaluator"
+    if isinstance(evaluator, (list, tuple)):
+        return [(f"{name}.{i}", metric) for i, metric in enumerate(evaluator) if isinstance(metric, dict)]
+    return [(name, evaluator)] if isinstance(evaluator, dict) else []
 
 
 def _check_dataset(dataset: Any, where: str) -> None:
@@ -76,28 +108,37 @@ def _check_dataset(dataset: Any, where: str) -> None:
     # RepeatDataset, ConcatDataset and the like.
     if "dataset" in dataset:
         _check_dataset(dataset["dataset"], f"{where}.dataset")
-    for i, inner in enumerate(dataset.get("datasets", ())):
-        _check_dataset(inner, f"{where}.datasets[{i}]")
+    for i, inner in enumerate(dataset.get("datasets") or ()):
+        _check_dataset(inner, f"{where}.datasets.{i}")
     root = dataset.get("data_root") or ""
     if dataset.get("ann_file"):
-        path = _join(root, dataset["ann_file"])
-        if path is not None and not path.is_file():
-            raise FileNotFoundError(_missing("annotation file", path, f"{where}.ann_file", root))
+        _check_file(_path(root, dataset["ann_file"], dataset), f"{where}.ann_file", f"{where}.data_root")
     for key, prefix in (dataset.get("data_prefix") or {}).items():
-        path = _join(root, prefix)
-        if path is not None and not path.is_dir():
-            raise FileNotFoundError(_missing("image folder", path, f"{where}.data_prefix.{key}", root))
-        if path is not None and next(path.iterdir(), None) is None:
-            raise FileNotFoundError(_missing("image folder", path, f"{where}.data_prefix.{key}", root, "is empty"))
+        folder = None if prefix is None else _path(root, prefix, dataset)
+        if folder is None:
+            continue
+        setting = f"{where}.data_prefix.{key}"
+        if not folder.is_dir():
+            raise FileNotFoundError(_missing("image folder", folder, "does not exist", setting, f"{where}.data_root"))
+        if not any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.rglob("*")):
+            raise FileNotFoundError(_missing("image folder", folder, "has no images", setting, f"{where}.data_root"))
 
 
-def _join(root: str, path: str) -> Path | None:
-    return None if "://" in root or "://" in path else Path(root) / path
+def _path(root: str, path: Any, owner: Any) -> Path | None:
+    # A backend may map local-looking paths to a remote store.
+    if not isinstance(path, str) or "://" in root or "://" in path or owner.get("backend_args"):
+        return None
+    return Path(root) / path
 
 
-def _missing(what: str, path: Path, where: str, root: str, state: str = "does not exist") -> str:
-    digits = " The digits are made by: python tools/quickstart.py." if "digits" in str(path) else ""
+def _check_file(path: Path | None, *settings: str) -> None:
+    if path is not None and not path.is_file():
+        raise FileNotFoundError(_missing("annotation file", path, "does not exist", *settings))
+
+
+def _missing(what: str, path: Path, state: str, *settings: str) -> str:
+    options = " or ".join(f"{setting}=..." for setting in settings)
     return (
-        f"{what} {str(path)!r} ({where}) {state}, seen from {Path.cwd()}. Put the data there, or point to it with "
-        f"--cfg-options {where.partition('.')[0]}.dataset.data_root=... (now {root!r}).{digits}"
+        f"{what} {str(path)!r} ({settings[0]}) {state}, seen from {Path.cwd()}. Put the data there, or point "
+        f"elsewhere with --cfg-options {options}; tools/quickstart.py makes the digits."
     )

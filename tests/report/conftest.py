@@ -105,7 +105,7 @@ def work_dir(tmp_path, coco_set):
     }
     train = {"first_iter": 0, "seconds": 3725.0, "ended": "2025", "iter": 40, "max_iters": 40, "epoch": 2}
     evaluation = {
-        "checkpoint": "/work/epoch_2.pth",
+        "checkpoint": "/elsewhere/epoch_2.pth",
         "iter": None,
         "ended": "2025",
         "ann_file": str(coco_set.ann_file),

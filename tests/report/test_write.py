@@ -73,7 +73,7 @@ def test_files_and_metrics(work_dir, coco_set):
         "seed": 5,
         "device": "Imaginary <GPU>",
         "num_images": 12,
-        "checkpoint": "/work/epoch_2.pth",
+        "checkpoint": "/elsewhere/epoch_2.pth",
         "config": "/configs/<img src=x>.py",
         "versions": {"torch": "2.9", "nested": {"a": None, "b": [1, 2]}},
         "iterations": 40,

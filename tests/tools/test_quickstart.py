@@ -15,7 +15,7 @@ SPEC.loader.exec_module(quickstart)
     ("args", "said"),
     [
         (["--epochs", "0"], "--epochs must be at least 1, got 0"),
-        (["--seed", "-1"], "--seed must not be negative, got -1"),
+        (["--seed", "-1"], "--seed must lie from 0 to 2**32 - 1, got -1"),
         (["--device", "tpu"], "--device must be auto, cpu, cuda or cuda:N, got 'tpu'"),
         (["--device", "cpu:1"], "got 'cpu:1'"),
         (["--work-dir", "mine"], "mine exists and is not an earlier run"),
@@ -44,7 +44,9 @@ def test_an_earlier_run_is_kept_under_another_name(tmp_path):
     for content in ("first", "second"):
         run = tmp_path / "run"
         run.mkdir()
+        assert not quickstart.holds_earlier_run(run)
         (run / "run.json").write_text(content)
+        assert quickstart.holds_earlier_run(run)
         quickstart.set_aside(run)
         assert not run.exists()
     assert (tmp_path / "run.1/run.json").read_text() == "first"

@@ -43,6 +43,19 @@ def test_resumes_with_optimizer_and_schedule(trained, run_tool):
     assert steps == [2, 4]
     record = json.loads((work_dir(trained) / "run.json").read_text())
     assert record["train"]["epoch"] == 2
+    rates = [s["param_groups"][0]["lr"] for s in (c["optimizer"] for c in states)]
+    # The cosine ends with the second epoch.
+    assert rates[1] < rates[0]
+
+
+def test_a_report_with_figures_follows_from_training_alone(trained, run_tool):
+    status, output = run_tool(trained, "report.py", work_dir(trained))
+    assert status == 0, output
+    metrics = json.loads((work_dir(trained) / "report/metrics.json").read_text())
+    assert metrics["bbox_mAP"] is not None
+    assert metrics["segm_mAP"] is not None
+    assert len(metrics["per_class"]) == 10
+    assert metrics["train_seconds"] > 0
 
 
 def test_evaluates_a_checkpoint_and_dumps_predictions(trained, run_tool):
@@ -67,9 +80,13 @@ def test_evaluates_a_checkpoint_and_dumps_predictions(trained, run_tool):
             [CONFIG, "--cfg-options", "train_dataloader.dataset.data_root=nowhere/"],
             ["nowhere/annotations/instances_train.json", "train_dataloader.dataset.ann_file", "data_root=..."],
         ),
+        (
+            [CONFIG, "--cfg-options", "val_evaluator.ann_file=nowhere.json"],
+            ["'nowhere.json' (val_evaluator.ann_file) does not exist", "--cfg-options val_evaluator.ann_file=..."],
+        ),
         ([CONFIG, "--auto-scale-lr"], ["auto_scale_lr=dict(base_batch_size=...)"]),
     ],
-    ids=["no config", "misspelt config", "no data", "no base batch"],
+    ids=["no config", "misspelt config", "no data", "no truth", "no base batch"],
 )
 def test_wrong_arguments_end_in_one_paragraph(trained, run_tool, args, said):
     status, output = run_tool(trained, "train.py", *args)
@@ -81,11 +98,12 @@ def test_wrong_arguments_end_in_one_paragraph(trained, run_tool, args, said):
 
 def test_an_empty_image_folder_is_told(trained, run_tool):
     (trained / "empty").mkdir(exist_ok=True)
+    (trained / "empty/README.txt").write_text("images to come")
     option = f"train_dataloader.dataset.data_prefix.img={trained / 'empty'}/"
     status, output = run_tool(trained, "train.py", CONFIG, "--cfg-options", option)
     assert status != 0
     assert "Traceback" not in output
-    assert "is empty" in output
+    assert "has no images" in output
     assert "train_dataloader.dataset.data_prefix.img" in output
 
 

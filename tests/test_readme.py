@@ -1,0 +1,36 @@
+"""What the README shows is run here, so that it stays true."""
+
+import re
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from torch import nn
+
+from mmgn import FusedGN
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_config_builds_a_model_with_gn_in_backbone_and_neck(tmp_path):
+    from mmdet.registry import MODELS
+
+    (snippet,) = re.findall(r"```python\n(_base_.*?)```", README, flags=re.DOTALL)
+    path = tmp_path / "my_config.py"
+    path.write_text(snippet)
+    cfg = Config.fromfile(path)
+    init_default_scope("mmdet")
+    cfg.model.backbone.init_cfg = None
+    model = MODELS.build(cfg.model)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
+    for part in (model.backbone, model.neck):
+        assert any(isinstance(m, FusedGN) for m in part.modules())
+    assert cfg.optim_wrapper.paramwise_cfg.norm_decay_mult == 0
+
+
+def test_every_file_it_names_is_there():
+    named = re.findall(r"\]\((?!http)([^)#]+)\)|python (tools/\w+\.py|benchmarks/\w+\.py)", README)
+    paths = {a or b for a, b in named}
+    assert {"tools/quickstart.py", "docs/quickstart.jpg"} <= paths
+    assert [p for p in sorted(paths) if not (ROOT / p).exists()] == []
