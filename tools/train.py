@@ -4,17 +4,14 @@ mmgn is imported before mmdet, so mmcv needs no compiled ops and checkpoints res
 """
 
 import argparse
-import os
 
 import mmgn  # noqa: F401  # before mmdet: it serves mmcv's ops
 from mmgn.compat.checkpoint import CheckpointError
-from mmgn.engine.config import check_data, load_config, record_run
+from mmgn.engine import launch
 
 
 def parse_args() -> argparse.Namespace:
     """Parse mmdet's command line."""
-    from mmengine.config import DictAction
-
     parser = argparse.ArgumentParser(description="Train a detector")
     parser.add_argument("config", help="config file, as a path or as a path below configs/")
     parser.add_argument("--work-dir", help="folder for logs and checkpoints")
@@ -26,29 +23,16 @@ def parse_args() -> argparse.Namespace:
         const="auto",
         help="resume from this checkpoint; without a path, from the latest one in the work dir",
     )
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=DictAction,
-        help='override settings, as key=value; lists as key="[a,b]", without white space',
-    )
-    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
-    # torch.distributed.launch passes --local-rank, older ones --local_rank.
-    parser.add_argument("--local_rank", "--local-rank", type=int, default=0)
-    args = parser.parse_args()
-    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    return args
+    return launch.parse_args(parser)
 
 
 def main() -> None:
     """Train."""
     args = parse_args()
     try:
-        cfg = load_config(args.config, options=args.cfg_options, work_dir=args.work_dir, launcher=args.launcher)
-        check_data(cfg, "train", "val")
+        cfg = launch.prepare(args, "train", "val")
     except FileNotFoundError as error:
         raise SystemExit(f"train.py: {error}") from None
-    record_run(cfg)
 
     if args.amp:
         cfg.optim_wrapper.type = "AmpOptimWrapper"
@@ -64,12 +48,7 @@ def main() -> None:
         cfg.resume = True
         cfg.load_from = None if args.resume == "auto" else args.resume
 
-    from mmdet.utils import setup_cache_size_limit_of_dynamo
-    from mmengine.registry import RUNNERS
-    from mmengine.runner import Runner
-
-    setup_cache_size_limit_of_dynamo()
-    runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    runner = launch.build_runner(cfg)
     try:
         runner.train()
     except CheckpointError as error:

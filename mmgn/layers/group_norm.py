@@ -33,9 +33,6 @@ class FusedGN(nn.GroupNorm):
         torch.Size([2, 64, 28, 28])
     """
 
-    # mmcv builds attribute names, and so state-dict keys, from this: gn1, gn2, ...
-    _abbr_ = "gn"
-
     def __init__(
         self,
         num_channels: int,

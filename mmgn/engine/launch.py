@@ -1,0 +1,47 @@
+"""What mmdet's command lines share: their arguments, the checks before a run, and the runner."""
+
+import argparse
+import os
+from typing import Any
+
+from mmengine.config import Config, DictAction
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from mmgn.engine.config import check_data, load_config, record_run
+
+
+def parse_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Add what train and test have in common to ``parser``, and parse; a launcher finds LOCAL_RANK set."""
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=DictAction,
+        help='override settings, as key=value; lists as key="[a,b]", without white space',
+    )
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
+    # torch.distributed.launch passes --local-rank, older ones --local_rank.
+    parser.add_argument("--local_rank", "--local-rank", type=int, default=0)
+    args = parser.parse_args()
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    return args
+
+
+def prepare(args: argparse.Namespace, *splits: str) -> Config:
+    """Load the config of a command line, check the data of ``splits``, and have the run recorded.
+
+    Raises:
+        FileNotFoundError: the config or the data are not there.
+    """
+    cfg = load_config(args.config, options=args.cfg_options, work_dir=args.work_dir, launcher=args.launcher)
+    check_data(cfg, *splits)
+    record_run(cfg)
+    return cfg
+
+
+def build_runner(cfg: Config) -> Any:
+    """Build the config's runner, of its ``runner_type`` where it has one."""
+    from mmdet.utils import setup_cache_size_limit_of_dynamo
+
+    setup_cache_size_limit_of_dynamo()
+    return RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
