@@ -7,7 +7,19 @@ import pytest
 
 ROOT = Path(__file__).parent.parent / "mmgn"
 # From top to bottom. mmgn.testing sits on the op; registration ties the lower parts to mmengine.
-LAYERS = ["report", "engine", "datasets", "models", "registration", "layers", "testing", "ops", "compat", "version"]
+LAYERS = [
+    "report",
+    "engine",
+    "perf",
+    "datasets",
+    "models",
+    "registration",
+    "layers",
+    "testing",
+    "ops",
+    "compat",
+    "version",
+]
 # The one arrow up: `import mmgn` must register the hooks.
 ALLOWED = {("registration", "engine")}
 

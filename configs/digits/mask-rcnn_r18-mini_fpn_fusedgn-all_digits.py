@@ -11,3 +11,5 @@ model = dict(
     neck=dict(norm_cfg=norm_cfg),
     roi_head=dict(
         bbox_head=dict(norm_cfg=norm_cfg), mask_head=dict(norm_cfg=norm_cfg)))
+
+custom_hooks = [*_base_.custom_hooks, dict(type='FuseGNHook')]

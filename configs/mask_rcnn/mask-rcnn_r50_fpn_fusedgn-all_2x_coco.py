@@ -18,3 +18,5 @@ model = dict(
 
 # No weight decay on the norms' weight and bias: Group Normalization calls it important.
 optim_wrapper = dict(paramwise_cfg=dict(norm_decay_mult=0.))
+
+custom_hooks = [*_base_.custom_hooks, dict(type='FuseGNHook')]

@@ -51,15 +51,18 @@ class FusedGN(nn.GroupNorm):
         super().__init__(groups, num_channels, eps=eps, affine=affine, device=device, dtype=dtype)
         self.activation = activation
 
-    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Return ``act(GN(input) + residual)`` in input's shape, (N, C, *spatial), dtype and memory format."""
+    def forward(self, input: Tensor, residual: Tensor | None = None, activation: str | None = None) -> Tensor:
+        """Return ``act(GN(input) + residual)`` in input's shape, (N, C, *spatial), dtype and memory format.
+
+        ``activation`` takes the place of the layer's own for this call.
+        """
         return group_norm(
             input,
             self.num_groups,
             self.weight,
             self.bias,
             self.eps,
-            activation=self.activation,
+            activation=self.activation if activation is None else activation,
             residual=residual,
         )
 

@@ -76,6 +76,12 @@ def test_every_norm_is_fused_and_undecayed(name):
     assert decay[id(parameters["roi_head.bbox_head.fc_cls.weight"])] > 0
 
 
+@pytest.mark.parametrize("name", [FUSED_R50, DIGITS])
+def test_runs_are_fused_and_recorded(name):
+    cfg = Config.fromfile(CONFIGS / name)
+    assert [hook["type"] for hook in cfg.custom_hooks] == ["RunRecordHook", "FuseGNHook"]
+
+
 def test_frozen_bn_is_frozen_all_through():
     model = build(Config.fromfile(CONFIGS / FROZEN_R50)).train()
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]

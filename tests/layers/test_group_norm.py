@@ -64,6 +64,9 @@ def test_activation_and_residual_are_part_of_the_layer():
     torch.testing.assert_close(layer(x, residual), want)
     assert repr(layer).endswith(", activation=relu)")
     assert "activation" not in repr(FusedGN(32))
+    # For one call, also back to none.
+    torch.testing.assert_close(layer(x, activation="none"), torch.group_norm(x, 8))
+    torch.testing.assert_close(FusedGN(32, 8)(x, residual, "relu"), want)
 
 
 def test_survives_copies_dtype_and_device_arguments():
