@@ -1,6 +1,13 @@
+import os
 import signal
 
 import pytest
+import torch
+
+# Triton asks whether to interpret when a kernel is decorated, its own library's at its import: so before anything
+# imports it. What must compile here runs in a process of its own, without the variable.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(autouse=True, scope="session")
