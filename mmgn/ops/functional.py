@@ -1,14 +1,21 @@
 """The public function: validation and the choice of a backend."""
 
+import warnings
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_variadic
 
+from mmgn.ops import library
+from mmgn.ops.fused import FusedGroupNorm
 from mmgn.ops.reference import ACTIVATIONS
+from mmgn.ops.triton import availability
 
 BACKENDS = ("auto", "native", "triton")
+# Subclasses, fake tensors among them, are for the operator to dispatch.
+_PLAIN = (Tensor, torch.nn.Parameter)
 
 
 class Choice(NamedTuple):
@@ -49,11 +56,39 @@ def explain(x: Tensor, backend: str = "auto") -> Choice:
         >>> explain(torch.zeros(2, 64, 8, 8)).backend
         'native'
     """
+    if not _takes_triton(x, backend):
+        if backend == "native":
+            return Choice("native", "asked for explicitly")
+        reason = availability.refusal(x) if x.is_cuda else f"x is on the {x.device.type}, the fused kernels run on CUDA"
+        return Choice("native", f"auto: {reason}; torch's own kernels")
+    return Choice("triton", "asked for explicitly" if backend == "triton" else f"auto: fused kernels on {x.device}")
+
+
+def _takes_triton(x: Tensor, backend: str) -> bool:
+    """Return whether the fused kernels serve the call, else torch's own do; raise for what cannot be had."""
     if backend == "auto":
-        return Choice("native", f"auto: no fused kernel for {x.device.type} in this version; torch's own kernels")
-    if backend != "native":
-        raise _refusal(backend)
-    return Choice("native", "asked for explicitly")
+        if not x.is_cuda:
+            return False
+        refusal = availability.refusal(x)
+        if refusal is not None and x.dtype in availability.DTYPES:
+            _warn_once(refusal)
+        return refusal is None
+    if backend == "native":
+        return False
+    if backend != "triton":
+        raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}.")
+    refusal = availability.refusal(x)
+    if refusal is not None:
+        raise NotImplementedError(
+            f"backend='triton' cannot run x of shape {tuple(x.shape)}, {x.dtype} on {x.device}: {refusal}. "
+            "Use backend='auto' or backend='native', which run torch's own kernels on every device."
+        )
+    return True
+
+
+@lru_cache
+def _warn_once(refusal: str) -> None:
+    warnings.warn(f"mmgn normalises with torch's own kernels: {refusal}.", stacklevel=4)
 
 
 def group_norm(
@@ -90,7 +125,8 @@ def group_norm(
     Raises:
         ValueError: a shape, num_groups, activation or backend that does not fit.
         TypeError: an integer or complex input, or a dtype or device that does not match x's.
-        NotImplementedError: ``backend='triton'``; this version has no fused kernels yet.
+        NotImplementedError: ``backend='triton'`` where the kernels cannot run: Triton missing or too old, no NVIDIA
+            GPU of compute capability 7.0 or newer, float64.
 
     Example:
         >>> y = group_norm(torch.randn(2, 64, 28, 28), 32, activation="relu")
@@ -111,25 +147,17 @@ def group_norm(
             backend=backend,
         )
     _check(x, num_groups, weight, bias, activation, residual)
-    # auto is native until there are kernels; explain() builds a text, too dear for every call.
-    if backend not in ("auto", "native"):
-        raise _refusal(backend)
     device_type = x.device.type
+    if backend != "native" and (backend != "auto" or device_type == "cuda") and _takes_triton(x, backend):
+        if torch.compiler.is_compiling() or type(x) not in _PLAIN:
+            return library.group_norm(x, weight, bias, residual, num_groups, eps, activation)[0]
+        return FusedGroupNorm.apply(x, weight, bias, residual, num_groups, eps, activation)
     # The meta device has no autocast, and asking raises.
     if device_type != "meta" and torch.is_autocast_enabled(device_type):
         # Autocast would copy half-precision activations to float32 and return them so.
         with torch.autocast(device_type, enabled=False):
             return _native(x, num_groups, weight, bias, eps, activation, residual)
     return _native(x, num_groups, weight, bias, eps, activation, residual)
-
-
-def _refusal(backend: str) -> Exception:
-    if backend not in BACKENDS:
-        return ValueError(f"backend must be one of {BACKENDS}, got {backend!r}.")
-    return NotImplementedError(
-        "backend='triton' is not in this version of mmgn: the fused kernels are still to come. "
-        "Use backend='auto' or backend='native', which run torch's own kernels on every device."
-    )
 
 
 def _native(

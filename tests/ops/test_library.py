@@ -30,15 +30,17 @@ def test_operator_matches_the_oracle(dtype, activation, residual, layout):
 
 @pytest.mark.parametrize("affine", [True, False])
 @pytest.mark.parametrize("layout", ["contiguous", "channels_last", "sliced"])
-def test_opcheck(affine, layout):
+@pytest.mark.parametrize("activation", ["none", "relu", "silu"])
+def test_opcheck(affine, layout, activation):
     case = make_case((2, 8, 4, 3), 4, layout=layout, affine=affine, residual=True)
     inputs = [t if t is None else t.requires_grad_() for t in (case.x, case.weight, case.bias, case.residual)]
-    torch.library.opcheck(torch.ops.mmgn.group_norm.default, (*inputs, 4, 1e-5, "relu"))
-    _, mean, rstd = library.group_norm(*inputs, 4, 1e-5, "relu")
-    plain = [t if t is None else t.detach() for t in inputs]
+    torch.library.opcheck(torch.ops.mmgn.group_norm.default, (*inputs, 4, 1e-5, activation))
+    y, mean, rstd = library.group_norm(*inputs, 4, 1e-5, activation)
+    saved = {"none": None, "relu": y, "silu": case.residual}[activation]
+    plain = [t if t is None else t.detach() for t in (*inputs[:3], saved, mean, rstd)]
     torch.library.opcheck(
         torch.ops.mmgn.group_norm_backward.default,
-        (case.dy, *plain, mean.detach(), rstd.detach(), "relu", [True, affine, False, True]),
+        (case.dy, *plain, activation, True, [True, affine, False, True]),
     )
 
 
