@@ -53,7 +53,7 @@ def test_nothing_counts_memory_on_a_cpu():
     assert timing.peak_bytes(lambda: torch.zeros(1000), CPU) is None
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 class TestOnDevice:
     device = torch.device("cuda", 0)
 

@@ -15,7 +15,6 @@ def pytest_configure(config):
     config.addinivalue_line(
         "markers", "pairwise(*fixtures, **values): run over cases in which every two values meet once or more"
     )
-    config.addinivalue_line("markers", "exhaustive: the full product of a pairwise test's values, an hour or more")
 
 
 def pytest_generate_tests(metafunc):

@@ -71,10 +71,11 @@ def whole_backward(
         z = affine(x_hat, weight_ptr, bias_ptr, c, last, starts, split, lane, channels, EVEN, HAS_WEIGHT, HAS_BIAS)
         if SAVED == "residual":
             z += tl.load(saved_ptr + offsets, mask=mask, other=0).to(tl.float32)
+    # 0 where the mask is not set, as dy is.
     dz = undo_activation(dy, z, ACTIVATION)
     if WANT_DRESIDUAL:
         tl.store(dresidual_ptr + offsets, dz, mask=mask & starts)
-    own_dz = dz * own(mask, starts, split, lane, EVEN)
+    own_dz = own(dz, starts, split, lane, EVEN)
     a = sum_rows(own_dz, 1.0)  # [BLOCK_G, BLOCK_D, 1, 1]
     b = sum_rows(own_dz * x_hat, 1.0)
     if WANT_SUMS:
@@ -137,11 +138,12 @@ def reduce(
         z = affine(x_hat, weight_ptr, bias_ptr, c, last, starts, split, lane, channels, EVEN, HAS_WEIGHT, HAS_BIAS)
         if SAVED == "residual":
             z += tl.load(saved_ptr + offsets, mask=mask, other=0).to(tl.float32)
+    # 0 where the mask is not set, as dy is.
     dz = undo_activation(dy, z, ACTIVATION)
     if WANT_DRESIDUAL:
         tl.store(dresidual_ptr + offsets, dz, mask=mask & starts)
     sums = partial_ptr + (ng.to(tl.int64) * D + d) * chunks + pid % chunks  # [BLOCK_D, 1, 1]
-    own_dz = dz * own(mask, starts, split, lane, EVEN)
+    own_dz = own(dz, starts, split, lane, EVEN)
     tl.store(sums, sum_rows(own_dz, 1.0), mask=channels)
     tl.store(sums + partials, sum_rows(own_dz * x_hat, 1.0), mask=channels)
 

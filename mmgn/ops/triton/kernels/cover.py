@@ -47,14 +47,13 @@ def cover(nc, r, lane, S, V: tl.constexpr, EVEN: tl.constexpr):
 
 
 @triton.jit
-def own(mask, starts, split, lane, EVEN: tl.constexpr):
-    """Return 1 in the lanes of the channel itself where its row is in use, else 0: what they count for in sums."""
-    if EVEN:
-        lanes = tl.where(mask, 1.0, 0.0)  # [..., ROWS, 1]
-    else:
-        first = tl.where(mask & starts, 1.0, 0.0)  # [..., ROWS, 1]
-        lanes = tl.where(lane < split, first, tl.where(mask, 1.0, 0.0) - first)
-    return lanes
+def own(value, starts, split, lane, EVEN: tl.constexpr):
+    """Return value in the lanes of the channel itself, 0 in those of its neighbours."""
+    if not EVEN:
+        # A product, as predicates for every lane would not fit in registers.
+        first = tl.where(starts, 1.0, 0.0)  # [..., ROWS, 1]
+        value *= tl.where(lane < split, first, 1.0 - first)
+    return value
 
 
 @triton.jit
