@@ -69,7 +69,7 @@ def group_norm_backward(
         grads = launcher.backward(dy, x, weight, bias, saved, mean, rstd, activation, residual, wanted)
         dx, dw, db, dresidual = grads
         if wanted[3] and dresidual is None:
-            dresidual = dy.clone()
+            dresidual = torch.empty_like(launcher.dense(x)).copy_(dy)
     else:
         if saved is not None and activation == "relu":
             # y has the mask; what is left to undo has no activation.
