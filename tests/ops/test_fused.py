@@ -1,6 +1,9 @@
 """The fused backend under what surrounds it in training; its numbers are the business of tests/ops/triton."""
 
 import copy
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -179,3 +182,39 @@ def test_the_layer_trains_with_it(monkeypatch):
             optimizer.step()
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(a, b)
+
+
+RANK_OF_TWO = """
+import copy, sys
+import torch, torch.distributed as dist
+from torch import nn
+import mmgn
+from mmgn.layers import group_norm as layer
+
+layer.group_norm = lambda *a, **k: mmgn.group_norm(*a, **k, backend="triton")
+dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=int(sys.argv[2]), world_size=2)
+torch.manual_seed(0)
+alone = nn.Sequential(nn.Conv2d(3, 8, 3), mmgn.FusedGN(8, 4, activation="relu"))
+model = nn.parallel.DistributedDataParallel(copy.deepcopy(alone), static_graph=True)
+x = torch.randn(2, 2, 3, 6, 6)
+for _ in range(2):
+    model.zero_grad()
+    model(x[dist.get_rank()]).square().sum().backward()
+(alone(x[0]).square().sum() / 2 + alone(x[1]).square().sum() / 2).backward()
+for ours, want in zip(model.parameters(), alone.parameters()):
+    torch.testing.assert_close(ours.grad, want.grad)
+"""
+
+
+def test_two_ranks_average_its_gradients(tmp_path):
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", RANK_OF_TWO, str(tmp_path / "store"), str(rank)],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "TRITON_INTERPRET": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    errors = [rank.communicate(timeout=300)[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], errors
