@@ -7,7 +7,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mmgn.ops.triton import launcher
-from mmgn.ops.triton.problem import saved_for_backward
 
 
 class FusedGroupNorm(torch.autograd.Function):
@@ -31,7 +30,7 @@ class FusedGroupNorm(torch.autograd.Function):
         y, mean, rstd = launcher.forward(x, weight, bias, residual, num_groups, eps, activation)
         ctx.activation = activation
         ctx.residual = residual is not None
-        saved = {None: None, "y": y, "residual": residual}[saved_for_backward(ctx.residual, activation)]
+        saved = launcher.saved_tensor(y, residual, activation)
         ctx.save_for_backward(x, weight, bias, saved, mean, rstd)
         return y
 

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from mmgn.ops import reference
 from mmgn.ops.triton import availability, launcher
-from mmgn.ops.triton.problem import saved_for_backward
 
 
 @torch.library.custom_op("mmgn::group_norm", mutates_args=())
@@ -63,7 +62,7 @@ def group_norm_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return dx, dweight, dbias, dresidual; what ``wanted`` leaves out is empty: a schema has no optional output.
 
-    ``saved`` is what :func:`mmgn.ops.triton.problem.saved_for_backward` names.
+    ``saved`` is what :func:`mmgn.ops.triton.launcher.saved_tensor` picks.
     """
     if availability.refusal(x) is None:
         grads = launcher.backward(dy, x, weight, bias, saved, mean, rstd, activation, residual, wanted)
@@ -115,7 +114,7 @@ def _setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
     x, weight, bias, residual, _, _, ctx.activation = inputs
     y, mean, rstd = output
     ctx.residual = residual is not None
-    saved = {None: None, "y": y, "residual": residual}[saved_for_backward(ctx.residual, ctx.activation)]
+    saved = launcher.saved_tensor(y, residual, ctx.activation)
     ctx.save_for_backward(x, weight, bias, saved, mean, rstd)
     ctx.mark_non_differentiable(mean, rstd)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmgn.ops.triton.lock import compile_lock
 from mmgn.ops.triton.plan import Launch, Plan, plan_backward, plan_forward
-from mmgn.ops.triton.problem import Device, Problem
+from mmgn.ops.triton.problem import Device, Problem, saved_for_backward
 
 #: The dtypes of activations that the kernels take, by the names plans use.
 DTYPES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "float32"}
@@ -150,6 +150,11 @@ def dense(x: Tensor) -> Tensor:
     return x.contiguous()
 
 
+def saved_tensor(y: Tensor, residual: Tensor | None, activation: str) -> Tensor | None:
+    """Return the tensor that :func:`backward` takes as ``saved``."""
+    return {None: None, "y": y, "residual": residual}[saved_for_backward(residual is not None, activation)]
+
+
 def forward(
     x: Tensor,
     weight: Tensor | None,
@@ -223,13 +228,13 @@ def backward(
         residual: whether there was one.
         wanted: which gradients to compute; dresidual without an activation is dy, and not computed here.
     """
+    want_dresidual = wanted[3] and activation != "none"
+    if not (any(wanted[:3]) or want_dresidual):
+        return None, None, None, None
     x = dense(x)
     bias = _same_dtype(weight, bias)
     dx = torch.empty_like(x) if wanted[0] else None
-    want_dresidual = wanted[3] and activation != "none"
     dresidual = torch.empty_like(x) if want_dresidual else None
-    if not (any(wanted[:3]) or want_dresidual):
-        return None, None, None, None
     if x.numel() == 0:
         dw, db = (x.new_zeros(x.shape[1], dtype=torch.float32) if want else None for want in wanted[1:3])
         return dx, dw, db, dresidual
