@@ -37,7 +37,7 @@ tally = Tally()
 driver.set_active(AbsentGPU(90))
 functional._takes_triton = lambda x, backend: backend == "triton"
 sys.modules["mmgn.layers.group_norm"].group_norm = partial(mmgn.group_norm, backend="triton")
-fused.launcher = SimpleNamespace(forward=forward, backward=backward)
+fused.launcher = SimpleNamespace(**{**vars(launcher), "forward": forward, "backward": backward})
 
 cfg = load_config(config)
 model = warm_up.build_model(cfg)
