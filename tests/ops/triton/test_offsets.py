@@ -26,13 +26,14 @@ pytestmark = pytest.mark.skipif(
 )
 
 MAP_NORESERVE = 0x4000
-# N, C, S, G: many samples, one sample, one group, N*C past 2**31 as well.
-MANY, ONE, WIDE, NARROW, POINTS = (
+# N, C, S, G: many samples, one sample, one group, N*C past 2**31 as well, and N*G.
+MANY, ONE, WIDE, NARROW, POINTS, PAIRS = (
     (2**19 + 1, 64, 64, 16),
     (1, 2048, 2**20 + 63, 1024),
     (1, 8, 2**28 + 3, 1),
     (2**25 + 1, 64, 2, 16),
     (2**25 + 1, 64, 1, 16),
+    (2**26 + 1, 64, 1, 32),
 )
 
 
@@ -64,6 +65,8 @@ CASES = [
     *itertools.product((ONE,), ("contiguous", "channels_last"), ("split",)),
     (WIDE, "contiguous", "split"),
     *itertools.product((POINTS,), ("channels_last",), ("whole", "split")),
+    # Split, a program a group, they would be more than a grid has, and more than any memory.
+    (PAIRS, "channels_last", "whole"),
 ]
 
 

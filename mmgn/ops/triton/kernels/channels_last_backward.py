@@ -41,9 +41,9 @@ def whole_backward(
     offsets = place(n, p, c, S, groups, D, V)
     x = tl.load(x_ptr + offsets, mask=mask, other=0).to(tl.float32)  # [BLOCK_P, COLUMNS]
     dy = tl.load(dy_ptr + offsets, mask=mask, other=0).to(tl.float32)
-    ng = n * groups + c // D  # [1, COLUMNS]
-    rstd = tl.load(rstd_ptr + ng, mask=valid, other=0)
-    x_hat = (x - tl.load(mean_ptr + ng, mask=valid, other=0)) * rstd
+    g = c // D  # [1, COLUMNS]
+    rstd = tl.load(rstd_ptr + n * groups + g, mask=valid, other=0)
+    x_hat = (x - tl.load(mean_ptr + n * groups + g, mask=valid, other=0)) * rstd
     z = x_hat
     if SAVED == "y":
         z = tl.load(saved_ptr + offsets, mask=mask, other=0).to(tl.float32)
@@ -58,7 +58,7 @@ def whole_backward(
     a = tl.sum(dz, 0, keep_dims=True)  # [1, COLUMNS]
     b = tl.sum(dz * x_hat, 0, keep_dims=True)
     if WANT_SUMS:
-        sums = partial_ptr + n.to(tl.int64) * groups * D + c
+        sums = partial_ptr + n * groups * D + c
         tl.store(sums, a, mask=valid)
         tl.store(sums + partials, b, mask=valid)
     if WANT_DX:
@@ -103,9 +103,9 @@ def reduce(
     offsets = place(n, p, c, S, groups, D, V)
     x = tl.load(x_ptr + offsets, mask=mask, other=0).to(tl.float32)  # [BLOCK_P, COLUMNS]
     dy = tl.load(dy_ptr + offsets, mask=mask, other=0).to(tl.float32)
-    ng = n * groups + c // D  # [1, COLUMNS]
-    mean = tl.load(mean_ptr + ng, mask=valid, other=0)
-    x_hat = (x - mean) * tl.load(rstd_ptr + ng, mask=valid, other=0)
+    g = c // D  # [1, COLUMNS]
+    mean = tl.load(mean_ptr + n * groups + g, mask=valid, other=0)
+    x_hat = (x - mean) * tl.load(rstd_ptr + n * groups + g, mask=valid, other=0)
     z = x_hat
     if SAVED == "y":
         z = tl.load(saved_ptr + offsets, mask=mask, other=0).to(tl.float32)
@@ -116,7 +116,7 @@ def reduce(
     dz = undo_activation(dy, z, ACTIVATION)
     if WANT_DRESIDUAL:
         tl.store(dresidual_ptr + offsets, dz, mask=mask)
-    sums = partial_ptr + (n.to(tl.int64) * chunks + chunk) * (groups * D) + c
+    sums = partial_ptr + (n * chunks + chunk) * (groups * D) + c
     tl.store(sums, tl.sum(dz, 0, keep_dims=True), mask=valid)
     tl.store(sums + partials, tl.sum(dz * x_hat, 0, keep_dims=True), mask=valid)
 
@@ -155,9 +155,9 @@ def apply_backward(
     offsets = place(n, p, c, S, groups, D, V)
     x = tl.load(x_ptr + offsets, mask=mask, other=0, eviction_policy="evict_first").to(tl.float32)
     dz = tl.load(dz_ptr + offsets, mask=mask, other=0, eviction_policy="evict_first").to(tl.float32)
-    ng = n * groups + c // D  # [1, COLUMNS]
-    rstd = tl.load(rstd_ptr + ng, mask=valid, other=0)
-    x_hat = (x - tl.load(mean_ptr + ng, mask=valid, other=0)) * rstd
+    g = c // D  # [1, COLUMNS]
+    rstd = tl.load(rstd_ptr + n * groups + g, mask=valid, other=0)
+    x_hat = (x - tl.load(mean_ptr + n * groups + g, mask=valid, other=0)) * rstd
     if ACTIVATION != "none":
         if SAVED == "y":
             z = tl.load(saved_ptr + offsets, mask=mask, other=0).to(tl.float32)
@@ -167,6 +167,6 @@ def apply_backward(
                 z += tl.load(saved_ptr + offsets, mask=mask, other=0).to(tl.float32)
         dz = undo_activation(dz, z, ACTIVATION)
     dx_hat = affine(dz, weight_ptr, bias_ptr, c, valid, HAS_WEIGHT, False)
-    c1 = tl.load(c1_ptr + ng, mask=valid, other=0)
-    c2 = tl.load(c2_ptr + ng, mask=valid, other=0)
+    c1 = tl.load(c1_ptr + n * groups + g, mask=valid, other=0)
+    c2 = tl.load(c2_ptr + n * groups + g, mask=valid, other=0)
     tl.store(dx_ptr + offsets, (dx_hat - c1 - x_hat * c2) * rstd, mask=mask, eviction_policy=STORE)

@@ -74,7 +74,7 @@ def statistics(
     centred = tl.where(mask, x - spread(mean, BLOCK_G, BLOCK_D), 0.0)
     squares = sum_groups(tl.sum(centred * centred, 0, keep_dims=True), BLOCK_G, BLOCK_D)
     g = block // SUBS * BLOCK_G + tl.arange(0, BLOCK_G)[:, None]
-    partial = partial_ptr + ((n * groups + g).to(tl.int64) * chunks + chunk) * SUBS + sub
+    partial = partial_ptr + ((n * groups + g) * chunks + chunk) * SUBS + sub
     tl.store(partial, mean, mask=g < groups)
     tl.store(partial + partials, squares, mask=g < groups)
 
@@ -109,9 +109,9 @@ def apply(
     mask = valid & (p < S)
     offsets = place(n, p, c, S, groups, D, V)
     x = tl.load(x_ptr + offsets, mask=mask, other=0, eviction_policy="evict_first").to(tl.float32)
-    ng = n * groups + c // D  # [1, COLUMNS]
-    mean = tl.load(mean_ptr + ng, mask=valid, other=0)
-    x_hat = (x - mean) * tl.load(rstd_ptr + ng, mask=valid, other=0)
+    g = c // D  # [1, COLUMNS]
+    mean = tl.load(mean_ptr + n * groups + g, mask=valid, other=0)
+    x_hat = (x - mean) * tl.load(rstd_ptr + n * groups + g, mask=valid, other=0)
     z = affine(x_hat, weight_ptr, bias_ptr, c, valid, HAS_WEIGHT, HAS_BIAS)
     if HAS_RESIDUAL:
         z += tl.load(residual_ptr + offsets, mask=mask, other=0).to(tl.float32)

@@ -25,7 +25,8 @@ def tile(
     blocks = tl.cdiv(groups, BLOCK_G) * SUBS
     block = pid % blocks
     chunk = pid // blocks % chunks
-    n = pid // blocks // chunks
+    # Before it meets groups: N*G can pass 2**31 where groups are small.
+    n = (pid // blocks // chunks).to(tl.int64)
     i = tl.arange(0, BLOCK_G * BLOCK_D)[None, :]  # [1, COLUMNS]
     if D == BLOCK_D:
         c = block * (BLOCK_G * BLOCK_D) + i
@@ -43,7 +44,7 @@ def tile(
 @triton.jit
 def place(n, p, c, S, groups, D: tl.constexpr, V: tl.constexpr):
     """Return the offsets of pixels p and columns c of sample n."""
-    return (n.to(tl.int64) * S + p) * (groups * D // V) * V + c  # [BLOCK_P, COLUMNS]
+    return (n * S + p) * (groups * D // V) * V + c  # [BLOCK_P, COLUMNS]
 
 
 @triton.jit
