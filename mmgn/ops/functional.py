@@ -59,7 +59,10 @@ def explain(x: Tensor, backend: str = "auto") -> Choice:
     if not _takes_triton(x, backend):
         if backend == "native":
             return Choice("native", "asked for explicitly")
-        reason = availability.refusal(x) if x.is_cuda else f"x is on the {x.device.type}, the fused kernels run on CUDA"
+        if x.is_cuda:
+            reason = availability.refusal(x) or f"{availability.recorder()} knows torch's own operators alone"
+        else:
+            reason = f"x is on the {x.device.type}, the fused kernels run on CUDA"
         return Choice("native", f"auto: {reason}; torch's own kernels")
     return Choice("triton", "asked for explicitly" if backend == "triton" else f"auto: fused kernels on {x.device}")
 
@@ -72,12 +75,14 @@ def _takes_triton(x: Tensor, backend: str) -> bool:
         refusal = availability.refusal(x)
         if refusal is not None and x.dtype in availability.DTYPES:
             _warn_once(refusal)
-        return refusal is None
+        return refusal is None and availability.recorder() is None
     if backend == "native":
         return False
     if backend != "triton":
         raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}.")
-    refusal = availability.refusal(x)
+    refusal, recorder = availability.refusal(x), availability.recorder()
+    if recorder is not None:
+        refusal = refusal or f"{recorder} knows torch's own operators alone"
     if refusal is not None:
         raise NotImplementedError(
             f"backend='triton' cannot run x of shape {tuple(x.shape)}, {x.dtype} on {x.device}: {refusal}. "
@@ -117,7 +122,8 @@ def group_norm(
         activation: 'none', 'relu' or 'silu', applied last.
         residual: x's shape, dtype and device, or None; added before the activation.
         backend: 'native' runs torch's own kernels on any device; 'triton' the fused CUDA kernels; 'auto' takes
-            the fastest that can run ``x`` and never fails for want of one (:func:`explain` says which).
+            the fastest that can run ``x`` and never fails for want of one (:func:`explain` says which). A second
+            derivative takes 'native': that of the fused kernels raises.
 
     Returns:
         y in x's shape, dtype (also under autocast) and memory format.
@@ -126,7 +132,8 @@ def group_norm(
         ValueError: a shape, num_groups, activation or backend that does not fit.
         TypeError: an integer or complex input, or a dtype or device that does not match x's.
         NotImplementedError: ``backend='triton'`` where the kernels cannot run: Triton missing or too old, no NVIDIA
-            GPU of compute capability 7.0 or newer, float64.
+            GPU of compute capability 7.0 or newer, float64; under torch.jit.trace, ONNX export, torch.func or
+            forward-mode differentiation.
 
     Example:
         >>> y = group_norm(torch.randn(2, 64, 28, 28), 32, activation="relu")

@@ -1,14 +1,17 @@
 """Whether the fused kernels can serve a tensor here, and if not, why."""
 
+import sys
 from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+from torch.utils._python_dispatch import _disable_current_modes
 
 from mmgn.ops.triton.launcher import DTYPES, interpreted
 
-#: The oldest Triton that the kernels are tested with.
-MIN_TRITON = (3, 2)
+#: The oldest Triton whose compiled kernels can be launched again as the launcher does: 3.2's take other arguments then.
+MIN_TRITON = (3, 3)
 #: The oldest GPUs that Triton compiles for.
 MIN_CAPABILITY = (7, 0)
 #: Elements of a channel that its 32-bit places can count, with room for a block beyond the end.
@@ -22,6 +25,19 @@ def refusal(x: Tensor) -> str | None:
     if x.shape[2:].numel() > MAX_SPATIAL:
         return f"the kernels take at most {MAX_SPATIAL} elements per channel, not {x.shape[2:].numel()}"
     return device_refusal(x.device.type, x.device.index)
+
+
+@torch.compiler.assume_constant_result
+def recorder() -> str | None:
+    """Return what records or transforms the call and cannot do so with the kernels, or None."""
+    onnx = sys.modules.get("torch.onnx")
+    if onnx is not None and onnx.is_in_onnx_export():
+        return "ONNX export"
+    if torch.jit.is_tracing():
+        return "torch.jit.trace"
+    if torch._C._functorch.peek_interpreter_stack() is not None:
+        return "a transform of torch.func"
+    return "forward-mode differentiation" if forward_ad._current_level >= 0 else None
 
 
 @torch.compiler.assume_constant_result
@@ -47,7 +63,11 @@ def _device_refusal(device_type: str, index: int | None) -> str | None:
         )
     if device_type != "cuda" or torch.version.hip:
         return f"the kernels run on NVIDIA GPUs, and x is on {'an AMD GPU' if device_type == 'cuda' else device_type}"
-    capability = torch.cuda.get_device_capability(index)
+    try:
+        capability = torch.cuda.get_device_capability(index)
+    # A tensor that only pretends to be on a GPU, on a machine without a driver.
+    except (RuntimeError, AssertionError) as error:
+        return f"CUDA does not answer: {error}"
     if capability < MIN_CAPABILITY:
         return (
             f"{torch.cuda.get_device_name(index)} has compute capability {'.'.join(map(str, capability))}, "
@@ -57,10 +77,11 @@ def _device_refusal(device_type: str, index: int | None) -> str | None:
 
 
 def _probe(index: int | None) -> str | None:
-    from mmgn.ops.triton.kernels.probe import launch
-
     try:
-        with torch.cuda.device(index):
+        from mmgn.ops.triton.kernels.probe import launch
+
+        # torch.export may be what asks first: in its mode the tensor would be a fake, at address 0.
+        with torch.cuda.device(index), _disable_current_modes():
             launch(torch.empty(1, device="cuda"))
     # Whatever a compiler, a linker, a driver or a full disk may raise.
     except Exception as error:

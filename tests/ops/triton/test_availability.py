@@ -4,12 +4,19 @@ import sys
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd import forward_ad
 
 from mmgn import group_norm
-from mmgn.ops import explain
+from mmgn.ops import explain, functional
 from mmgn.ops.triton import availability
 
 X = torch.zeros(1, 8, 4, 4)
+
+
+def forward_mode(op):
+    with forward_ad.dual_level():
+        op(forward_ad.make_dual(X, X))
 
 
 @pytest.fixture(autouse=True)
@@ -107,8 +114,6 @@ def test_a_first_kernel_that_does_not_launch_is_asked_for_once(monkeypatch):
 
 
 def test_auto_takes_torchs_kernels_and_warns_once(monkeypatch):
-    from mmgn.ops import functional
-
     class Cuda(torch.Tensor):
         device = torch.device("cuda", 0)
         is_cuda = True
@@ -123,8 +128,6 @@ def test_auto_takes_torchs_kernels_and_warns_once(monkeypatch):
 
 
 def test_auto_takes_the_kernels_where_the_first_one_launched(monkeypatch):
-    from mmgn.ops import functional
-
     class Cuda(torch.Tensor):
         device = torch.device("cuda", 0)
         is_cuda = True
@@ -135,6 +138,87 @@ def test_auto_takes_the_kernels_where_the_first_one_launched(monkeypatch):
     assert explain(x) == ("triton", "auto: fused kernels on cuda:0")
     # float64 is none of the kernels' business, and no reason to warn.
     assert not functional._takes_triton(x.double().as_subclass(Cuda), "auto")
+
+
+def test_the_first_question_may_come_from_an_export(monkeypatch):
+    """torch.export runs in a mode where tensors are fakes, at address 0."""
+    launched = []
+
+    class Probe:
+        def __getitem__(self, grid):
+            return lambda out, **options: launched.append(out)
+
+    empty = torch.empty
+    monkeypatch.setattr("mmgn.ops.triton.kernels.probe.probe", Probe())
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (9, 0))
+    monkeypatch.setattr(torch.cuda, "device", lambda index: torch.no_grad())
+    monkeypatch.setattr(torch, "empty", lambda *size, device: empty(*size))
+    with FakeTensorMode():
+        assert availability.device_refusal("cuda", 0) is None
+    assert [type(out) for out in launched] == [torch.Tensor]
+    assert launched[0].data_ptr()
+
+
+def test_a_fake_tensor_on_a_gpu_that_is_not_there():
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU, of CUDA")
+    with FakeTensorMode(), pytest.warns(UserWarning, match="CUDA does not answer"):
+        functional._warn_once.cache_clear()
+        x = torch.empty(1, 8, 4, 4, device="cuda")
+        assert group_norm(x, 4).shape == x.shape
+
+
+@pytest.fixture
+def on_cuda(monkeypatch):
+    """Let the kernels be there, and tensors be taken for a GPU's."""
+    monkeypatch.setattr(availability, "_device_refusal", lambda *device: None)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+
+
+def recorded(record):
+    """Return what ``auto`` takes and gives for a reason while something records or transforms the call."""
+    seen = []
+
+    def op(x):
+        seen.append((functional._takes_triton(x, "auto"), explain(x)))
+        return x * 2
+
+    record(op)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("record", "name"),
+    [
+        (lambda op: torch.jit.trace(op, X, check_trace=False), "torch.jit.trace"),
+        (lambda op: torch.func.grad(lambda x: op(x).sum())(X), "a transform of torch.func"),
+        (lambda op: torch.func.vmap(op)(X), "a transform of torch.func"),
+        (lambda op: torch.func.jvp(op, (X,), (X,)), "a transform of torch.func"),
+        (forward_mode, "forward-mode differentiation"),
+    ],
+    ids=["trace", "grad", "vmap", "jvp", "forward"],
+)
+def test_auto_takes_torchs_kernels_where_the_call_is_recorded(record, name, on_cuda):
+    assert recorded(lambda op: op(X))[0][0]
+    for takes, (backend, reason) in recorded(record):
+        assert not takes
+        assert backend == "native"
+        assert reason == f"auto: {name} knows torch's own operators alone; torch's own kernels"
+
+
+def test_auto_takes_torchs_kernels_in_an_onnx_export(on_cuda, monkeypatch):
+    import torch.onnx
+
+    assert availability.recorder() is None
+    monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
+    assert recorded(lambda op: op(X))[0][1].reason.startswith("auto: ONNX export knows")
+
+
+def test_the_kernels_asked_for_where_the_call_is_recorded():
+    with pytest.raises(
+        NotImplementedError, match=r"torch\.jit\.trace knows torch's own operators alone\. Use backend='auto'"
+    ):
+        torch.jit.trace(lambda x: group_norm(x, 4, backend="triton"), X)
 
 
 def test_everything_else_works_where_triton_cannot_be_imported():

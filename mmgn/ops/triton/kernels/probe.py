@@ -3,6 +3,8 @@
 import triton
 import triton.language as tl
 
+from mmgn.ops.triton.lock import compile_lock
+
 
 @triton.jit
 def probe(out_ptr):
@@ -12,4 +14,5 @@ def probe(out_ptr):
 
 def launch(out):
     """Launch it, with the options of the others: it is asked for once, whatever Triton's defaults are."""
-    probe[(1,)](out, enable_fp_fusion=True)
+    with compile_lock("probe"):
+        probe[(1,)](out, enable_fp_fusion=True)
