@@ -12,7 +12,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 # The kernels may then be asked for on the CPU; none is run.
@@ -33,8 +33,8 @@ SHAPES = [("whole", (1, 32, 2, 2), 8), ("split", (1, 32, 128, 128), 8)]
 class Unlaunched(launcher._Step):
     """A step that stops short of its launch."""
 
-    def __init__(self, launch: launcher.Launch) -> None:
-        super().__init__(launch)
+    def __init__(self, launch: launcher.Launch, buffers: Mapping[str, launcher.Buffer]) -> None:
+        super().__init__(launch, buffers)
         self.repeat = lambda *arguments: None
 
 

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from mmgn.ops.triton.launcher import OPTIONS
 from mmgn.ops.triton.plan import Launch, Plan
 from mmgn.perf.sass import Code, parse
 
@@ -120,7 +121,7 @@ def _listing(request: dict[str, Any]) -> dict[str, Any]:
     kernel = triton.compile(
         ASTSource(fn, signature, constants, attributes),
         target=GPUTarget("cuda", request["arch"], 32),
-        options={"num_warps": request["num_warps"]},
+        options={"num_warps": request["num_warps"], **OPTIONS},
     )
     cache = get_cache_manager(kernel.hash)
     if not (path := cache.get_file("cuobjdump.txt")):

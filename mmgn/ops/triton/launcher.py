@@ -2,7 +2,7 @@
 
 import os
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any
@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from mmgn.ops.triton.lock import compile_lock
-from mmgn.ops.triton.plan import Launch, Plan, plan_backward, plan_forward
+from mmgn.ops.triton.plan import Buffer, Launch, Plan, plan_backward, plan_forward
 from mmgn.ops.triton.problem import Device, Problem, saved_for_backward
 
+#: Of every kernel. Contraction to fused multiply-adds is asked for, as Triton is about to change its default.
+OPTIONS = {"enable_fp_fusion": True}
 #: The dtypes of activations that the kernels take, by the names plans use.
 DTYPES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "float32"}
 
@@ -35,9 +37,17 @@ def memory_layout(x: Tensor) -> str:
     return "contiguous"
 
 
+def _readable(t: Tensor) -> Tensor:
+    """Return t as kernels read memory, 128 bits at a time and without a pending negation; a copy only where it is not.
+
+    For other addresses Triton would compile kernels that add up in another order.
+    """
+    return t.resolve_neg().clone() if t.data_ptr() % 16 or t.is_neg() else t
+
+
 def _in_layout(t: Tensor, x: Tensor) -> Tensor:
     """Return t with x's strides, x being dense; a copy only where they differ."""
-    return t if t.stride() == x.stride() else torch.empty_like(x).copy_(t)
+    return _readable(t) if t.stride() == x.stride() else torch.empty_like(x).copy_(t)
 
 
 @lru_cache
@@ -48,39 +58,42 @@ def device_limits(index: int | None) -> Device:
     return Device(torch.cuda.get_device_properties(index).L2_cache_size)
 
 
+# Names of the kernels that this process has compiled or found compiled.
+_COMPILED: set[str] = set()
+
+
 class _Step:
     """One launch of a plan, ready to be repeated with other tensors."""
 
-    def __init__(self, launch: Launch) -> None:
+    def __init__(self, launch: Launch, buffers: Mapping[str, Buffer]) -> None:
         # Here, as on a machine without Triton everything else works.
         from mmgn.ops.triton.kernels import KERNELS
 
         self.kernel = KERNELS[launch.kernel]
         self.grid = (launch.programs, 1, 1)
-        # Contraction to fused multiply-adds is asked for, as Triton is about to change its default.
-        self.options = {"num_warps": launch.num_warps, "enable_fp_fusion": True}
+        self.options = {"num_warps": launch.num_warps, **OPTIONS}
         # The same name in every process: who compiles what another one needs.
-        constants = repr((launch.constants, launch.num_warps)).encode()
+        dtypes = [buffers[buffer].dtype for _, buffer in launch.tensors if buffer is not None]
+        constants = repr((launch.constants, launch.num_warps, dtypes)).encode()
         self.name = f"{launch.kernel}-{zlib.crc32(constants):08x}"
         values = dict(launch.scalars) | dict(launch.constants)
         names = self.kernel.arg_names
         self.template: list[Any] = [values.get(name) for name in names]
         self.slots = [(names.index(argument), buffer) for argument, buffer in launch.tensors if buffer is not None]
-        self.compiled = interpreted()
         self.repeat: Callable[..., Any] | None = None
 
-    def __call__(self, tensors: dict[str, Tensor], aligned: bool) -> None:
+    def __call__(self, tensors: dict[str, Tensor]) -> None:
         arguments = self.template.copy()
         for place, buffer in self.slots:
             arguments[place] = tensors[buffer]
-        if aligned and self.repeat is not None:
+        if self.repeat is not None:
             self.repeat(*arguments)
             return
-        with nullcontext() if self.compiled else compile_lock(self.name):
+        with nullcontext() if interpreted() or self.name in _COMPILED else compile_lock(self.name):
             kernel = self.kernel[self.grid](*arguments, **self.options)
-        self.compiled = True
-        # Triton specialises on the alignment of pointers; all else that it looks at is the same next time.
-        if aligned and kernel is not None:
+        _COMPILED.add(self.name)
+        # Of tensors Triton looks at dtype and alignment, which are the same next time.
+        if kernel is not None:
             self.repeat = kernel[self.grid]
 
 
@@ -89,20 +102,14 @@ class Call:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.steps = [_Step(launch) for launch in plan.launches]
+        self.steps = [_Step(launch, plan.buffers) for launch in plan.launches]
 
     def run(self, tensors: dict[str, Tensor], x: Tensor) -> None:
-        """Launch on x's device and its current stream; tensors by the plan's names for buffers."""
-        aligned = not any(t.data_ptr() % 16 for t in tensors.values())
-        if x.is_cuda and x.device.index != torch.cuda.current_device():
-            with torch.cuda.device(x.device):
-                self._launch(tensors, aligned)
-        else:
-            self._launch(tensors, aligned)
-
-    def _launch(self, tensors: dict[str, Tensor], aligned: bool) -> None:
-        for step in self.steps:
-            step(tensors, aligned)
+        """Launch on x's device and its current stream; tensors by the plan's names for buffers, all aligned."""
+        elsewhere = x.is_cuda and x.device.index != torch.cuda.current_device()
+        with torch.cuda.device(x.device) if elsewhere else nullcontext():
+            for step in self.steps:
+                step(tensors)
 
 
 # Shapes recur: a detector trained on images of many sizes has some thousands of them.
@@ -170,7 +177,7 @@ def forward(
         y in x's shape and dtype, in x's memory format or contiguous where that is neither contiguous nor
         channels_last; mean and rstd, (N, G) in float32.
     """
-    x = dense(x)
+    x = _readable(dense(x))
     y = torch.empty_like(x)
     mean, rstd = (x.new_empty((x.shape[0], num_groups), dtype=torch.float32) for _ in range(2))
     if x.numel() == 0:
@@ -191,9 +198,9 @@ def forward(
     )
     tensors = {"x": x, "y": y, "mean": mean, "rstd": rstd}
     if weight is not None:
-        tensors["weight"] = weight.contiguous()
+        tensors["weight"] = _readable(weight.contiguous())
     if bias is not None:
-        tensors["bias"] = bias.contiguous()
+        tensors["bias"] = _readable(bias.contiguous())
     if residual is not None:
         tensors["residual"] = _in_layout(residual, x)
     if "partials" in call.plan.buffers:
@@ -231,7 +238,7 @@ def backward(
     want_dresidual = wanted[3] and activation != "none"
     if not (any(wanted[:3]) or want_dresidual):
         return None, None, None, None
-    x = dense(x)
+    x = _readable(dense(x))
     bias = _same_dtype(weight, bias)
     dx = torch.empty_like(x) if wanted[0] else None
     dresidual = torch.empty_like(x) if want_dresidual else None
@@ -252,11 +259,11 @@ def backward(
         (wanted[0], wanted[1], wanted[2], wanted[3]),
     )
     plan = call.plan
-    tensors = {"dy": _in_layout(dy, x), "x": x, "mean": mean, "rstd": rstd}
+    tensors = {"dy": _in_layout(dy, x), "x": x, "mean": _readable(mean), "rstd": _readable(rstd)}
     if weight is not None:
-        tensors["weight"] = weight.contiguous()
+        tensors["weight"] = _readable(weight.contiguous())
     if bias is not None:
-        tensors["bias"] = bias.contiguous()
+        tensors["bias"] = _readable(bias.contiguous())
     if saved is not None and plan.problem.saved:
         tensors[plan.problem.saved] = _in_layout(saved, x)
     if dx is not None:
