@@ -30,9 +30,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--layers-only", action="store_true", help="leave the models out")
     parser.add_argument("--out", type=Path, help="folder [benchmarks/results; for a CPU work_dirs/benchmark]")
     parser.add_argument("--repeats", type=int, default=30, help="counted runs of each layer; a third of models [30]")
-    parser.add_argument("--compile-seconds", type=float, default=120, help="spent on torch.compile at most [120]")
+    parser.add_argument("--compile-seconds", type=float, help="spent on torch.compile at most [1200; 120 with --quick]")
     parser.add_argument("--no-flush", action="store_true", help="leave the L2 cache as the previous call left it")
     args = parser.parse_args()
+    if args.compile_seconds is None:
+        # The whole table's 96 cells take torch.compile some seconds each.
+        args.compile_seconds = 120.0 if args.quick else 1200.0
     if args.repeats < 1:
         parser.error(f"--repeats must be at least 1, got {args.repeats}")
     if args.backend == "native" and args.device != "cpu":

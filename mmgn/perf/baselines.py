@@ -10,7 +10,8 @@ bandwidth after the same simulated L2 as ours: never slower than the real one.
   to the activation runs in float32, and the next layer casts back.
 * Inductor (``torch.compile``): a reduction, and one fused elementwise kernel; in one kernel where it does not split the
   reduction (``reduction_split_factor`` in ``torch/_inductor/choices.py``: two groups for each SM, or groups of at most
-  8192 elements). It is taken to handle channels_last and autocast without extra copies.
+  8192 elements). It is taken to handle channels_last and autocast without extra copies. The gradients of the parameters
+  are sums over samples, which no kernel of a group can make: one tiny kernel more.
 """
 
 from dataclasses import dataclass
@@ -108,13 +109,14 @@ def inductor(problem: Problem, gpu: GPU, backward: bool = False) -> list[Kernel]
             mask = residual
         reduced: tuple[tuple[str, int], ...] = (("x", b), ("dy", b), *mask)
         applied, written = reduced, (("dx", b),) + ((("dresidual", b),) if problem.residual else ())
+        summed = [Kernel()]
     else:
-        reduced, applied, written = (("x", b),), (("x", b), *residual), (("y", b),)
+        reduced, applied, written, summed = (("x", b),), (("x", b), *residual), (("y", b),), []
     if problem.n * problem.groups < 2 * gpu.sm_count and problem.m > INDUCTOR_UNSPLIT:
-        return [Kernel(reduced), Kernel(), Kernel(applied, written)]
+        return [Kernel(reduced), Kernel(), Kernel(applied, written), *summed]
     if problem.m <= INDUCTOR_PERSISTENT:
-        return [Kernel(tuple(dict.fromkeys(reduced + applied)), written, chunk=problem.m)]
-    return [Kernel(reduced + applied, written, chunk=problem.m)]
+        return [Kernel(tuple(dict.fromkeys(reduced + applied)), written, chunk=problem.m), *summed]
+    return [Kernel(reduced + applied, written, chunk=problem.m), *summed]
 
 
 def seconds(kernels: list[Kernel], problem: Problem, gpu: GPU) -> float:

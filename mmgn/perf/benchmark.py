@@ -31,7 +31,7 @@ class Options:
     """
 
     repeats: int = 30
-    compile_seconds: float = 120.0
+    compile_seconds: float = 1200.0
     flush: bool = True
     tiny: bool = False
     quick: bool = False

@@ -14,9 +14,10 @@ from mmgn.testing import Case, assert_no_worse, make_case, run
 from mmgn.testing.poison import poisoned_empty
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
-# (N, C, *spatial), G: one pixel, the RoI heads, odd sizes, D of 1, 2, 3 and C, and a group that is split.
+# (N, C, *spatial), G: one pixel (in groups of four: of two, the worst error is too rare a case to measure another by),
+# the RoI heads, odd sizes, D of 1, 2, 3 and C, and a group that is split.
 SHAPES: list[tuple[tuple[int, ...], int]] = [
-    ((3, 64, 1, 1), 32),
+    ((3, 64, 1, 1), 16),
     ((9, 256, 7, 7), 32),
     ((2, 96, 13, 21), 32),
     ((2, 64, 57, 91), 32),

@@ -11,6 +11,9 @@ A launch takes one of two times, the longer, stretched by its last wave, and wha
    time, but no less than what its bytes in flight can pull: see ``Launched.tail``.
 4. Launches, at a fixed cost each.
 5. Instructions of the hot loops, or of the whole kernel where there is none, at four a clock and SM.
+
+The sum of a backward plan's partials, which is torch's own kernel, is a launch at full bandwidth, as the kernels of
+others are (:mod:`mmgn.perf.baselines`).
 """
 
 import math
@@ -150,12 +153,12 @@ class Modelled:
     @property
     def moved(self) -> int:
         """Bytes loaded and stored, before L2."""
-        return sum(launched.moved for launched in self.launches)
+        return sum(launched.moved for launched in self.launches) + sum(self.plan.summed)
 
     @property
     def dram(self) -> int:
-        """Bytes moved between L2 and DRAM."""
-        return sum(launched.dram for launched in self.launches)
+        """Bytes moved between L2 and DRAM; what torch sums up is taken not to be in L2 any more."""
+        return sum(launched.dram for launched in self.launches) + sum(self.plan.summed)
 
     @property
     def instructions(self) -> float:
@@ -165,13 +168,19 @@ class Modelled:
 
     @property
     def issue_slots(self) -> float:
-        """Warp instructions that can start while DRAM moves 256 elements."""
-        return self.gpu.issue_slots(self.dram / self.plan.problem.numel)
+        """Warp instructions that can start while DRAM moves 256 elements of the launches."""
+        return self.gpu.issue_slots(sum(each.dram for each in self.launches) / self.plan.problem.numel)
 
     @property
     def seconds(self) -> float:
         """Modelled time."""
-        return sum(launched.seconds for launched in self.launches)
+        return sum(launched.seconds for launched in self.launches) + self.summing
+
+    @property
+    def summing(self) -> float:
+        """Modelled time of torch's sum of the partials."""
+        moved = sum(self.plan.summed)
+        return self.gpu.launch_seconds + moved / self.gpu.bandwidth if moved else 0.0
 
 
 def model(plan: Plan, gpu: GPU, codes: list[Code]) -> Modelled:

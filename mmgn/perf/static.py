@@ -128,6 +128,11 @@ def _line(each: Launched) -> str:
     )
 
 
+def _summing(modelled: Modelled) -> str:
+    moved = sum(modelled.plan.summed) / 1e6
+    return f"  {'torch.sum of partials':87} {moved:7.1f} {moved:7.1f} {modelled.summing * 1e6:7.1f}"
+
+
 def table(rows: Sequence[Row]) -> str:
     """Return the rows of one GPU as text."""
     gpu = rows[0].modelled.gpu
@@ -145,9 +150,29 @@ def table(rows: Sequence[Row]) -> str:
             f"{modelled.instructions:.0f} of {modelled.issue_slots:.0f} issue slots; "
             f"{modelled.moved / 1e6:.1f} MB, {modelled.dram / 1e6:.1f} after L2",
             *map(_line, modelled.launches),
+            *([_summing(modelled)] if modelled.summing else []),
             *(f"  MISSED {miss}" for miss in misses(row)),
         ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *totals(rows)])
+
+
+def totals(rows: Sequence[Row]) -> list[str]:
+    """Return for each dtype and layout the modelled time of all the model's norms, and what others take of it."""
+    lines = []
+    rows = [row for row in rows if row.case.shape.layers]
+    for dtype, layout in dict.fromkeys((row.case.dtype, row.case.layout) for row in rows):
+        of_kind = [row for row in rows if (row.case.dtype, row.case.layout) == (dtype, layout)]
+        ours = sum(row.case.shape.layers * row.modelled.seconds for row in of_kind)
+        ratios = []
+        for name in of_kind[0].others:
+            times = [row.others[name] for row in of_kind]
+            if None not in times:
+                theirs = sum(row.case.shape.layers * t for row, t in zip(of_kind, times, strict=True) if t is not None)
+                ratios.append(f"{name} {theirs / ours:.2f} times that")
+        layers = sum(row.case.shape.layers for row in of_kind if row.case.backward)
+        what = f"{layers} norm layers forward and backward, {dtype} {layout}"
+        lines.append(f"{what}: {ours * 1e3:.2f} ms modelled; {', '.join(ratios)}")
+    return lines
 
 
 def plan_table(todo: Iterable[Case], gpu: GPU) -> str:

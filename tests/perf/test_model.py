@@ -2,10 +2,11 @@ from dataclasses import replace
 
 import pytest
 
-from mmgn.ops.triton.plan import Launch
+from mmgn.ops.triton.plan import Launch, Plan, plan_backward
+from mmgn.ops.triton.problem import Device, Problem
 from mmgn.perf.cache import Traffic
 from mmgn.perf.devices import H100
-from mmgn.perf.model import Launched
+from mmgn.perf.model import Launched, Modelled
 from mmgn.perf.sass import Code, Region
 
 MIB = 2**20
@@ -90,3 +91,25 @@ def test_width_is_128_only_if_those_accesses_can_have_moved_everything():
     narrow = replace(CODE, loops=(replace(BODY, stores=((16, 32),)),))
     assert launched(1000, narrow).width == 16
     assert launched(1000, replace(CODE, loops=(BODY,))).width == 128
+
+
+def test_the_sum_of_the_partials_is_a_launch_of_its_own():
+    each = launched(1000)
+    plain = Plan(Problem(1, 1, 4096, 1), "whole", (each.launch,), {})
+    summing = replace(plain, partial_shape=(2, 1000, 64), partial_dims=(1,))
+    moved = 4 * 2 * 1000 * 64 + 4 * 2 * 64
+    before, after = Modelled(plain, H100, (each,)), Modelled(summing, H100, (each,))
+    assert before.summing == 0
+    assert after.seconds - before.seconds == pytest.approx(3e-6 + moved / 3.35e12)
+    assert after.moved - before.moved == after.dram - before.dram == moved
+    assert after.issue_slots == before.issue_slots
+
+
+@pytest.mark.parametrize("s", [49, 2**16])
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_a_plan_sums_all_its_partials_and_only_where_somebody_asks(s, layout):
+    problem = Problem(2, 64, s, 8, layout=layout)
+    for dw, db in ((True, True), (True, False), (False, True)):
+        plan = plan_backward(problem, Device(), (True, dw, db, False))
+        assert plan.summed == (4 * plan.buffers["partials"].numel, 4 * 2 * 64)
+    assert plan_backward(problem, Device(), (True, False, False, False)).summed == (0, 0)

@@ -30,6 +30,20 @@ def row(**arguments):
     return static.Row(static.cases()[0], Modelled(plan, each.gpu, (each,)), {})
 
 
+def test_totals_are_sums_over_the_models_layers():
+    shapes = [replace(SHAPES[0], layers=count) for count in (2, 3)]
+    rows = [replace(row(), case=case, others={"eager": 1.0, "autocast": None}) for case in static.cases(shapes)]
+    (seconds,) = {each.modelled.seconds for each in rows}
+    lines = static.totals(rows)
+    assert len(lines) == 4
+    # Each layer there and back.
+    assert lines[0] == (
+        f"5 norm layers forward and backward, float16 contiguous: {10e3 * seconds:.2f} ms modelled; "
+        f"eager {1 / seconds:.2f} times that"
+    )
+    assert sum(shape.layers for shape in SHAPES) == 69
+
+
 def test_good_code_misses_nothing():
     assert static.misses(row()) == []
 
@@ -78,14 +92,14 @@ def test_other_architectures_owe_good_code_alone():
 
 def test_the_table_has_every_place_layout_dtype_and_direction():
     names = [case.name for case in static.cases()]
-    assert len(names) == len(set(names)) == 16 * 2 * 2 * 2
+    assert len(names) == len(set(names)) == len(SHAPES) * 2 * 2 * 2
     assert "stem 2x64x400x672 float16 contiguous forward" in names
     assert "box head 1024x256x7x7 float32 channels_last backward" in names
 
 
 @pytest.fixture(scope="module")
 def small():
-    return [shape for shape in SHAPES if shape.name == "FPN P6"]
+    return [replace(shape, layers=1) for shape in SHAPES if shape.name == "FPN P6"]
 
 
 def test_the_table_is_printed_with_times_called_modelled(small, capsys):
@@ -96,6 +110,7 @@ def test_the_table_is_printed_with_times_called_modelled(small, capsys):
     assert "A100 SXM 80GB (sm_80): all times are modelled, none is measured." in text
     assert text.count("FPN P6") == 8
     assert "eager" in text and "autocast" in text and "inductor" in text
+    assert text.count("1 norm layers forward and backward") == 4
     assert text.rstrip().endswith("Every row meets what it must.")
 
 

@@ -12,6 +12,7 @@ same bits in whatever batch it rides. The device's L2 size decides only whether 
 displace what is still to be read.
 """
 
+import math
 from dataclasses import dataclass
 
 from mmgn.ops.triton.problem import ITEMSIZE, Device, Problem
@@ -60,7 +61,8 @@ class Plan:
         regime: 'whole' or 'split'.
         launches: in order.
         buffers: every tensor the launches name.
-        partial_shape: of the per-channel sums, whose sum over dimensions ``partial_dims`` is (db, dw); backward only.
+        partial_shape: of the per-channel sums, whose sum over dimensions ``partial_dims`` is (db, dw); empty where
+            neither is wanted. The sum is torch's own kernel, after the launches.
         partial_dims: see ``partial_shape``.
     """
 
@@ -70,6 +72,14 @@ class Plan:
     buffers: dict[str, Buffer]
     partial_shape: tuple[int, ...] = ()
     partial_dims: tuple[int, ...] = ()
+
+    @property
+    def summed(self) -> tuple[int, int]:
+        """Bytes that torch's sum of the partials reads and writes."""
+        if not self.partial_shape:
+            return 0, 0
+        kept = [size for d, size in enumerate(self.partial_shape) if d not in self.partial_dims]
+        return 4 * math.prod(self.partial_shape), 4 * math.prod(kept)
 
     def passes(self) -> float:
         """Passes over the activations that the launches load and store, in units of x's bytes."""
@@ -237,7 +247,7 @@ def plan_backward(p: Problem, device: Device, wanted: tuple[bool, bool, bool, bo
         )  # fmt: skip
         names += ["partials"] if want_sums else []
         buffers = _buffers(p, *names, partials=2 * partials)
-        return Plan(p, "whole", (launch,), buffers, (2, p.n, p.c), (1,))
+        return Plan(p, "whole", (launch,), buffers, *(((2, p.n, p.c), (1,)) if want_sums else ()))
 
     t = tile(p, inputs)
     partials = p.n * p.c * t.chunks
@@ -251,10 +261,10 @@ def plan_backward(p: Problem, device: Device, wanted: tuple[bool, bool, bool, bo
         WANT_DRESIDUAL=want_dresidual,
         **flags,
     )
-    by_chunk = (2, p.n, p.c, t.chunks) if p.layout == "contiguous" else (2, p.n, t.chunks, p.c)
-    sums = {"partial_shape": by_chunk, "partial_dims": (1, 3) if p.layout == "contiguous" else (1, 2)}
+    by_chunk = ((p.c, t.chunks), (1, 3)) if p.layout == "contiguous" else ((t.chunks, p.c), (1, 2))
+    sums = ((2, p.n, *by_chunk[0]), by_chunk[1]) if want_sums else ()
     if not want_dx:
-        return Plan(p, "split", (first,), _buffers(p, *names, "partials", partials=2 * partials), **sums)
+        return Plan(p, "split", (first,), _buffers(p, *names, "partials", partials=2 * partials), *sums)
 
     final = _per_group(p, 8 * partials)
     groups = 4 * p.n * p.groups
@@ -295,4 +305,4 @@ def plan_backward(p: Problem, device: Device, wanted: tuple[bool, bool, bool, bo
         ),
     )
     names += ["partials", "c1", "c2"]
-    return Plan(p, "split", launches, _buffers(p, *names, partials=2 * partials), **sums)
+    return Plan(p, "split", launches, _buffers(p, *names, partials=2 * partials), *sums)
