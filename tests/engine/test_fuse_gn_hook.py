@@ -1,5 +1,4 @@
 import time
-from collections import Counter
 
 import pytest
 
@@ -13,7 +12,8 @@ from mmengine.hooks import EMAHook
 from mmengine.model import BaseModel, MMDistributedDataParallel
 from mmengine.runner import Runner
 from torch import nn
-from torch.nn.modules.module import register_module_forward_hook
+
+from mmgn.testing.calls import counted_calls
 
 FUSED = "FuseGNHook: 1 of 1 FusedGN apply the activation that follows them"
 
@@ -66,13 +66,9 @@ def run(tmp_path, *hooks, stages=("train",), wrap=lambda model: model):
         test_evaluator=[Count()],
         randomness=dict(seed=0),
     )
-    calls = Counter()
-    handle = register_module_forward_hook(lambda module, *_: calls.update([type(module)]))
-    try:
+    with counted_calls() as calls:
         for stage in stages:
             getattr(runner, stage)()
-    finally:
-        handle.remove()
     (log,) = (tmp_path / name).glob("*/*.log")
     return runner, calls, log.read_text()
 

@@ -4,7 +4,6 @@ import pickle
 import subprocess
 import sys
 from collections import Counter
-from contextlib import contextmanager
 
 import pytest
 
@@ -24,6 +23,7 @@ from torch.nn.modules.module import register_module_forward_hook
 
 from mmgn import FusedGN, fuse_gn
 from mmgn.engine.config import find_config
+from mmgn.testing.calls import counted_calls
 
 NORM = dict(type="FusedGN", num_groups=4)
 DIGITS = "digits/mask-rcnn_r18-mini_fpn_fusedgn-all_digits.py"
@@ -66,17 +66,6 @@ BACKBONES = {
 }
 
 
-@contextmanager
-def counted():
-    """Count the calls of every class of module."""
-    calls = Counter()
-    handle = register_module_forward_hook(lambda module, *_: calls.update([type(module)]))
-    try:
-        yield calls
-    finally:
-        handle.remove()
-
-
 def randomised(model):
     torch.manual_seed(0)
     for module in model.modules():
@@ -117,7 +106,7 @@ def test_backbones_compute_the_same(name):
     report, twin = check_same(model, x)
     assert (len(report.sites), len(report.fused)) == (norms, fused)
     assert sum(site.applies == "residual + relu" for site in report.fused) == residuals
-    with counted() as calls, torch.no_grad():
+    with counted_calls() as calls, torch.no_grad():
         twin(x)
     # ContextBlock has one ReLU of its own.
     own = sum(type(m).__name__ == "ContextBlock" for m in twin.modules())
@@ -320,13 +309,28 @@ def test_hooks_see_what_they_saw(before, which):
     torch.testing.assert_close(seen[1], seen[0])
 
 
+def test_global_hooks_see_what_they_saw():
+    model = nn.Sequential(nn.Conv2d(3, 32, 3), FusedGN(32), nn.ReLU())
+    fuse_gn(model)
+    x, seen = torch.randn(2, 3, 8, 8), []
+    handle = register_module_forward_hook(lambda module, _, out: seen.append((type(module), out.clone())))
+    try:
+        y = model(x)
+    finally:
+        handle.remove()
+    kinds = [kind for kind, _ in seen]
+    assert kinds[:3] == [nn.Conv2d, FusedGN, nn.ReLU]
+    assert seen[1][1].min() < 0 <= seen[2][1].min()
+    torch.testing.assert_close(model(x), y)
+
+
 def test_hooks_that_leave_give_the_fusion_back():
     conv = ConvModule(3, 8, 3, norm_cfg=NORM)
     fuse_gn(conv)
     handle = conv.gn.register_forward_hook(lambda *_: None)
     x = torch.randn(1, 3, 6, 6)
     for relus in (1, 0):
-        with counted() as calls:
+        with counted_calls() as calls:
             conv(x)
         assert calls[nn.ReLU] == relus
         handle.remove()
@@ -390,7 +394,7 @@ def test_copies_and_averages_are_fused_and_their_own():
     for each in (twin, average.module):
         assert [type(m) for m in each.modules()] == [type(m) for m in model.modules()]
     assert not torch.allclose(model(x)[0], want[0])
-    with counted() as calls:
+    with counted_calls() as calls:
         average(x)
     assert calls[nn.ReLU] == 0
 
@@ -430,7 +434,7 @@ def test_a_shortcut_of_another_dtype_under_autocast():
 def test_with_cp_computes_again():
     block = randomised(BasicBlock(8, 8, norm_cfg=NORM, with_cp=True))
     fuse_gn(block)
-    with counted() as calls:
+    with counted_calls() as calls:
         y = block(torch.randn(2, 8, 6, 6, requires_grad=True))
         assert calls[nn.Conv2d] == 2
         y.sum().backward()
