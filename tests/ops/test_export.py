@@ -1,7 +1,8 @@
+import subprocess
+import sys
+
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import nn
 
 import mmgn
@@ -75,21 +76,28 @@ def test_fx_keeps_the_call_whole(net):
     torch.testing.assert_close(traced(x), net(x))
 
 
-def _train_step(rank, world_size, store, out):
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world_size)
-    torch.manual_seed(0)
-    net = nn.parallel.DistributedDataParallel(Net())
-    data = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    net(data.chunk(world_size)[rank]).square().mean().backward()
-    torch.save([p.grad for p in net.parameters()], f"{out}/{rank}.pt")
-    dist.destroy_process_group()
+# A program: torch's spawn would import this module by its name, and others install a package "tests" too.
+RANK_OF_TWO = """
+import sys
+import torch, torch.distributed as dist
+from mmgn import FusedGN
+
+folder, rank = sys.argv[1], int(sys.argv[2])
+dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+torch.manual_seed(0)
+net = torch.nn.parallel.DistributedDataParallel(torch.nn.Sequential(torch.nn.Conv2d(3, 16, 3), FusedGN(16, 4)))
+data = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+net(data.chunk(2)[rank]).square().mean().backward()
+torch.save([p.grad for p in net.parameters()], f"{folder}/{rank}.pt")
+"""
 
 
 def test_ddp_gives_the_gradients_of_the_whole_batch(tmp_path):
     """GN sees one sample at a time, so shards need no synchronisation."""
-    mp.spawn(_train_step, args=(2, tmp_path / "store", tmp_path), nprocs=2)
+    ranks = [subprocess.Popen([sys.executable, "-c", RANK_OF_TWO, str(tmp_path), str(rank)]) for rank in range(2)]
+    assert [rank.wait(timeout=300) for rank in ranks] == [0, 0]
     torch.manual_seed(0)
-    net = Net()
+    net = nn.Sequential(nn.Conv2d(3, 16, 3), FusedGN(16, 4))
     data = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     net(data).square().mean().backward()
     for rank in range(2):
