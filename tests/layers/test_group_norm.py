@@ -1,6 +1,7 @@
 import copy
 import statistics
 import time
+from fractions import Fraction
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from mmgn import FusedGN
+from mmgn.layers.group_norm import nearest_groups
 
 
 def test_is_a_group_norm_with_the_same_checkpoint():
@@ -129,6 +131,46 @@ def test_flop_counters_count_it_as_group_norm():
 def test_errors_name_the_choices(match, kwargs):
     with pytest.raises(ValueError, match=match):
         FusedGN(**kwargs)
+
+
+@pytest.mark.parametrize("choice", ["num_groups", "channels_per_group"])
+def test_an_indivisible_choice_is_an_error_that_tells_of_rounding(choice):
+    with pytest.raises(ValueError, match="round_groups=True"):
+        FusedGN(48, **{choice: 32})
+    assert (
+        FusedGN(48, round_groups=True, **{choice: 32}).num_groups == {"num_groups": 24, "channels_per_group": 2}[choice]
+    )
+
+
+def test_rounding_leaves_what_divides_and_the_state_of_a_group_norm():
+    assert FusedGN(64, round_groups=True).num_groups == 32
+    # One channel a group, but asked for.
+    assert FusedGN(32, round_groups=True).num_groups == 32
+    layer = FusedGN(48, round_groups=True)
+    assert repr(layer).startswith("FusedGN(24, 48, eps=1e-05, affine=True")
+    _, built = build_norm_layer(dict(type="FusedGN", num_groups=32, round_groups=True), 48)
+    assert built.num_groups == 24
+    with pytest.raises(ValueError, match="exclude each other"):
+        FusedGN(48, 8, channels_per_group=4, round_groups=True)
+
+
+@pytest.mark.parametrize("num_groups", [1, 3, 16, 32])
+def test_nearest_groups_against_its_definition(num_groups):
+    for num_channels in range(1, 300):
+        got = nearest_groups(num_channels, num_groups)
+        if num_channels % num_groups == 0:
+            assert got == num_groups
+            continue
+        choices = [g for g in range(1, num_channels // 2 + 1) if num_channels % g == 0] or [1]
+        ratios = {g: Fraction(max(g, num_groups), min(g, num_groups)) for g in choices}
+        # The one nearest: there are no ties.
+        assert [g for g in choices if ratios[g] == min(ratios.values())] == [got]
+
+
+def test_nearest_channels_per_group():
+    got = [FusedGN(c, channels_per_group=16, round_groups=True).num_groups for c in (7, 24, 40, 48, 100)]
+    # That is 7, 12, 20, 16 and 20 channels a group.
+    assert got == [1, 2, 2, 3, 5]
 
 
 def test_costs_no_more_than_group_norm_on_a_cpu():
