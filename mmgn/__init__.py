@@ -5,11 +5,11 @@ and mmdet to a current torch (see ``mmgn.compat``), so it comes before ``import 
 """
 
 from mmgn.layers import FusedGN
-from mmgn.models import fuse_gn
+from mmgn.models import convert_norm, fuse_gn
 from mmgn.ops import group_norm
 from mmgn.registration import register
 from mmgn.version import __version__
 
 register()
 
-__all__ = ["FusedGN", "__version__", "fuse_gn", "group_norm"]
+__all__ = ["FusedGN", "__version__", "convert_norm", "fuse_gn", "group_norm"]

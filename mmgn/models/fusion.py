@@ -1,6 +1,5 @@
 """fuse_gn: one pass over a built model that makes each FusedGN and the activation after it one call."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import nn
@@ -8,6 +7,7 @@ from torch import nn
 from mmgn.layers import FusedGN
 from mmgn.models.forwards import known_forward, sites
 from mmgn.models.fused_forward import activation_of, fused_class, obstacle, own_class
+from mmgn.models.listing import aligned, first
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,9 @@ class FusionReport:
         for site in (*self.fused, *self.left):
             what = site.applies or f"left: {site.left_because}"
             kinds.setdefault((what, site.caller), []).append(site.name)
-        rows = [
-            (str(len(names)), *kind, names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else ""))
-            for kind, names in kinds.items()
-        ]
+        rows = aligned((f"  {len(names)}", *kind, first(names)) for kind, names in kinds.items())
         head = f"{len(self.fused)} of {len(self.sites)} FusedGN apply the activation that follows them"
-        return "\n".join([head, *_aligned(rows)])
+        return "\n".join([head, *rows])
 
 
 def fuse_gn(model: nn.Module) -> FusionReport:
@@ -111,11 +108,3 @@ def _called_by(path: str, module: nn.Module) -> dict[str, NormSite]:
             applies = ("residual + " if site.residual else "") + str(activation_of(site.act))
         called[name] = NormSite(name, own_class(module).__name__, applies, reason)
     return called
-
-
-def _aligned(rows: Iterable[tuple[str, ...]]) -> list[str]:
-    rows = list(rows)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  " + "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
