@@ -1,5 +1,6 @@
 """What ``import mmgn`` does to the OpenMMLab packages that are installed: fit them to today, register our parts."""
 
+import importlib
 import importlib.util
 import warnings
 
@@ -7,6 +8,8 @@ from torch import nn
 
 from mmgn.compat import checkpoint, flops, mmcv_ops, packages
 from mmgn.layers import FusedGN
+
+_DETECTION = "mmgn.models.detection"
 
 
 def register() -> None:
@@ -16,10 +19,13 @@ def register() -> None:
         return
     try:
         _register_with_mmengine()
-    except ImportError as error:
+        if importlib.util.find_spec("mmdet") is not None:
+            _register_with_mmdet()
+    # mmdet asserts the versions of mmcv and mmengine.
+    except (ImportError, AssertionError) as error:
         warnings.warn(
-            f"mmengine or mmcv is installed but does not import ({error}): mmgn.group_norm and mmgn.FusedGN work, "
-            "what mmgn adds to mmengine is not or not all there. python tools/env.py tells more.",
+            f"one of mmengine, mmcv and mmdet is installed but does not import ({error}): mmgn.group_norm and "
+            "mmgn.FusedGN work, what mmgn adds to mmengine is not or not all there. python tools/env.py tells more.",
             stacklevel=2,
         )
 
@@ -35,7 +41,18 @@ def _register_with_mmengine() -> None:
     # The root registry, so that the type resolves under any scope (mmdet, mmpretrain, mmseg).
     MODELS.register_module(module=FusedGN)
     # Imported for their registration.
-    import mmgn.engine  # noqa: F401
+    import mmgn.engine
+    import mmgn.models.converted  # noqa: F401
 
     # Last, as it is the one part that needs mmcv.
     flops.count_like(FusedGN, nn.GroupNorm)
+
+
+def _register_with_mmdet() -> None:
+    from mmdet.registry import MODELS
+
+    # mmdet's models take seconds to import, so mmdet waits for the first build, and ours come with them.
+    if MODELS._imported:
+        importlib.import_module(_DETECTION)
+    elif _DETECTION not in MODELS._locations:
+        MODELS._locations.append(_DETECTION)

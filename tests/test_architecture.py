@@ -12,6 +12,7 @@ LAYERS = [
     "engine",
     "perf",
     "datasets",
+    "weights",
     "models",
     "registration",
     "layers",
@@ -20,8 +21,8 @@ LAYERS = [
     "compat",
     "version",
 ]
-# The one arrow up: `import mmgn` must register the hooks.
-ALLOWED = {("registration", "engine")}
+# The one arrow up: `import mmgn` must register hooks and models.
+ALLOWED = {("registration", "engine"), ("registration", "models")}
 
 
 def modules():

@@ -60,3 +60,39 @@ mmgn.FusedGN(32)(torch.randn(1, 32, 2, 2))
     status, output = python(code)
     assert status == 0, output
     assert "does not import (libGL.so.1" in output
+
+
+def test_the_variants_come_with_mmdets_models_and_no_sooner():
+    status, output = python("""
+import mmgn
+from mmdet.registry import MODELS
+assert "mmdet.models" not in sys.modules
+assert MODELS.get("GNMaskRCNN").__module__.startswith("mmgn.models")
+""")
+    assert status == 0, output
+
+
+def test_the_variants_are_there_where_mmdets_models_were_imported_first():
+    # mmcv-lite leaves mmdet importable after mmgn only, so what mmgn added is taken away and added again.
+    status, output = python("""
+import mmgn
+from mmdet.registry import MODELS
+MODELS._locations.remove("mmgn.models.detection")
+MODELS.import_from_location()
+assert "GNMaskRCNN" not in MODELS
+mmgn.registration._register_with_mmdet()
+assert "GNMaskRCNN" in MODELS
+""")
+    assert status == 0, output
+
+
+def test_an_mmdet_that_refuses_its_mmcv_is_told_and_op_and_layer_still_work(tmp_path):
+    (tmp_path / "mmdet").mkdir()
+    (tmp_path / "mmdet" / "__init__.py").write_text("assert False, 'MMCV==2.2.0 is used but incompatible'")
+    status, output = python(f"""
+sys.path.insert(0, {str(tmp_path)!r})
+import mmgn, torch
+mmgn.FusedGN(32)(torch.randn(1, 32, 2, 2))
+""")
+    assert status == 0, output
+    assert "does not import (MMCV==2.2.0 is used but incompatible)" in output

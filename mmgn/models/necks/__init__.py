@@ -1,0 +1,5 @@
+"""Necks."""
+
+from mmgn.models.necks.fpn import GNFPN
+
+__all__ = ["GNFPN"]
