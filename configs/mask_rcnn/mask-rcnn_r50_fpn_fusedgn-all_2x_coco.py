@@ -1,22 +1,17 @@
-_base_ = './mask-rcnn_r50_fpn_bn-frozen_2x_coco.py'
+_base_ = [
+    '../_base_/models/mask-rcnn_r50_fpn_4conv1fc.py',
+    'mmdet::_base_/datasets/coco_instance.py',
+    'mmdet::_base_/schedules/schedule_2x.py',
+    'mmdet::_base_/default_runtime.py', '../_base_/fusedgn.py'
+]
 
-norm_cfg = dict(type='FusedGN', num_groups=32)
+norm_cfg = _base_.fused_gn
 model = dict(
-    # What the Detectron weights were trained with: BGR, mean only.
-    data_preprocessor=dict(
-        mean=[103.530, 116.280, 123.675],
-        std=[1.0, 1.0, 1.0],
-        bgr_to_rgb=False),
-    backbone=dict(
-        norm_cfg=dict(**norm_cfg, _delete_=True),
-        init_cfg=dict(
-            type='Pretrained',
-            checkpoint='open-mmlab://detectron/resnet50_gn')),
+    data_preprocessor=_base_.detectron_preprocessor,
+    backbone=dict(norm_cfg=norm_cfg, init_cfg=_base_.detectron_r50),
     neck=dict(norm_cfg=norm_cfg),
     roi_head=dict(
         bbox_head=dict(norm_cfg=norm_cfg), mask_head=dict(norm_cfg=norm_cfg)))
 
 # No weight decay on the norms' weight and bias: Group Normalization calls it important.
 optim_wrapper = dict(paramwise_cfg=dict(norm_decay_mult=0.))
-
-custom_hooks = [*_base_.custom_hooks, dict(type='FuseGNHook')]

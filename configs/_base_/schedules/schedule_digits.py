@@ -13,8 +13,9 @@ optim_wrapper = dict(
         custom_keys={
             'bbox_head': dict(lr_mult=0.2),
             **{
-                f'bbox_head.shared_convs.{i}.gn': dict(lr_mult=0.2, decay_mult=0.)
-                for i in range(4)
+                f'bbox_head.shared_convs.{i}.{norm}': dict(
+                    lr_mult=0.2, decay_mult=0.)
+                for i in range(4) for norm in ('gn', 'bn')
             }
         }))
 

@@ -1,0 +1,23 @@
+_base_ = [
+    'mmdet::cascade_rcnn/cascade-mask-rcnn_r50_fpn_20e_coco.py',
+    '../_base_/fusedgn.py'
+]
+
+norm_cfg = _base_.fused_gn
+model = dict(
+    data_preprocessor=_base_.detectron_preprocessor,
+    backbone=dict(norm_cfg=norm_cfg, init_cfg=_base_.detectron_r50),
+    neck=dict(norm_cfg=norm_cfg),
+    roi_head=dict(
+        # The three stages differ in their box coders alone.
+        bbox_head=[
+            dict(
+                stage,
+                type='Shared4Conv1FCBBoxHead',
+                conv_out_channels=256,
+                norm_cfg=norm_cfg)
+            for stage in _base_.model.roi_head.bbox_head
+        ],
+        mask_head=dict(norm_cfg=norm_cfg)))
+
+optim_wrapper = dict(paramwise_cfg=dict(norm_decay_mult=0.))

@@ -1,0 +1,6 @@
+_base_ = './mask-rcnn_r50_fpn_fusedgn-all_3x_coco.py'
+
+model = dict(
+    backbone=dict(
+        depth=101,
+        init_cfg=dict(checkpoint='open-mmlab://detectron/resnet101_gn')))
