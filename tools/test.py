@@ -11,7 +11,7 @@ from mmgn.engine import launch
 def parse_args() -> argparse.Namespace:
     """Parse mmdet's command line."""
     parser = argparse.ArgumentParser(description="Test (and evaluate) a detector")
-    parser.add_argument("config", help="config file, as a path or as a path below configs/")
+    parser.add_argument("config", help="config file: a path, a path below configs/, or mmdet::PATH")
     parser.add_argument("checkpoint", help="checkpoint file")
     parser.add_argument("--work-dir", help="folder for the evaluation's metrics")
     parser.add_argument("--out", help="write the predictions to this .pkl file, for offline evaluation")

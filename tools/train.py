@@ -13,7 +13,7 @@ from mmgn.engine import launch
 def parse_args() -> argparse.Namespace:
     """Parse mmdet's command line."""
     parser = argparse.ArgumentParser(description="Train a detector")
-    parser.add_argument("config", help="config file, as a path or as a path below configs/")
+    parser.add_argument("config", help="config file: a path, a path below configs/, or mmdet::PATH")
     parser.add_argument("--work-dir", help="folder for logs and checkpoints")
     parser.add_argument("--amp", action="store_true", help="train with automatic mixed precision")
     parser.add_argument("--auto-scale-lr", action="store_true", help="scale the learning rate with the batch")

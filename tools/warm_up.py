@@ -21,7 +21,7 @@ from mmgn.ops.triton.lock import cache_directory
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="config file, as a path or as a path below configs/")
+    parser.add_argument("config", help="config file: a path, a path below configs/, or mmdet::PATH")
     parser.add_argument(
         "--arch", type=int, choices=ARCHITECTURES, help="compute capability of a GPU that is not here: 80 for an A100"
     )

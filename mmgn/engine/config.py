@@ -1,6 +1,7 @@
 """From a command line to a config that is known to be runnable: paths found, data there."""
 
 import difflib
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,39 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".p
 
 
 def find_config(name: str) -> Path:
-    """Return the path of a config given by path, or by its path below ``configs/``.
+    """Return the path of a config given by path, by its path below ``configs/``, or below a package's.
 
     Args:
-        name: such as ``my_config.py`` or ``digits/mask-rcnn_r18-mini_fpn_fusedgn-all_digits.py``.
+        name: such as ``my_config.py``, ``digits/mask-rcnn_r18-mini_fpn_fusedgn-all_digits.py`` or
+            ``mmdet::retinanet/retinanet_r50_fpn_1x_coco.py``, as in a ``_base_``.
 
     Raises:
         FileNotFoundError: neither exists; the message names the configs with the closest names.
     """
-    for path in (Path(name), CONFIGS / name):
+    package, _, below = name.rpartition("::")
+    folder = package_configs(package) if package else CONFIGS
+    for path in (Path(name), *([folder / below] if folder else [])):
         if path.is_file():
             return path
+    if package:
+        where = f"not in {folder}" if folder else f"no package {package!r} with configs is installed"
+        raise FileNotFoundError(f"config {name!r} does not exist: {where}.")
     ours = {p.name: p for p in CONFIGS.rglob("*.py") if "_base_" not in p.parts}
     close = difflib.get_close_matches(Path(name).name, list(ours), n=3, cutoff=0.4)
     hint = f"close names here: {', '.join(str(ours[c]) for c in close)}" if close else f"configs lie in {CONFIGS}"
     raise FileNotFoundError(f"config {name!r} does not exist (looked from {Path.cwd()} and in {CONFIGS}); {hint}.")
+
+
+def package_configs(package: str) -> Path | None:
+    """Return the folder of the configs that an installed package ships, None if there is none."""
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        return None
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    configs = Path(next(iter(spec.submodule_search_locations)), ".mim", "configs")
+    return configs.resolve() if configs.is_dir() else None
 
 
 def load_config(
