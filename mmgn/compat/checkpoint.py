@@ -23,6 +23,8 @@ from torch import serialization
 _FORCE, _FORCE_NO = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
 _REFUSED_GLOBAL = re.compile(r"GLOBAL (\S+) (?:was not an allowed|whose module)")
+# Where classes that hold data are defined; of another package's the name alone does not tell what it would run.
+_DATA_PACKAGES = ("torch", "numpy", "mmengine", "mmcv", "mmdet", "mmgn", "collections", "argparse", "pathlib")
 _UNPICKLER_SAYS = re.compile(r"WeightsUnpickler error:\s*([^\n]+)")
 _DAMAGED = re.compile(r"PytorchStreamReader|hasRecord|unexpected EOF|corrupt|TorchScript|\.tar format")
 _UNREADABLE = (pickle.UnpicklingError, EOFError)
@@ -204,15 +206,22 @@ def _cause(path: Path | None, error: Exception) -> str | None:
     refused = _REFUSED_GLOBAL.search(text)
     if refused:
         ignored = f"; {_FORCE_NO} has no say here" if _FORCE_NO in os.environ else ""
+        asks = f"it asks for {refused[1]}, which weights-only loading refuses, as it may run code{ignored}. "
+        if not _may_be_data(refused[1]):
+            return f"{asks}Do not use the file unless you trust where it comes from"
         return (
-            f"it asks for {refused[1]}, which weights-only loading refuses, as it may run code{ignored}. "
-            f"Do not use the file unless that is a class you know and trust: then allow it with "
+            f"{asks}Do not use the file unless that is a class you know and trust: then allow it with "
             f"torch.serialization.add_safe_globals([{refused[1]}]) before loading"
         )
     if isinstance(error, _UNREADABLE if path is None else _ASTRAY) or _DAMAGED.search(text):
         says = _UNPICKLER_SAYS.search(text)
         return f"it cannot be read ({type(error).__name__}: {says[1] if says else text.partition('. ')[0]})"
     return None
+
+
+def _may_be_data(name: str) -> bool:
+    """Tell a class from a function by its capital, without importing what a file names."""
+    return name.partition(".")[0] in _DATA_PACKAGES and name.rpartition(".")[2][:1].isupper()
 
 
 def _foreign(path: Path) -> str | None:

@@ -10,6 +10,7 @@ import tarfile
 import threading
 import types
 from collections import Counter, OrderedDict
+from fractions import Fraction
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -371,6 +372,15 @@ def test_refused_class_is_named_with_the_way_out(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError) as caught:
         load(str(tmp_path / "x.pth"))
     assert "add_safe_globals([pathlib." in str(caught.value) and f"{FORCE_NO} has no say" in str(caught.value)
+
+
+@pytest.mark.parametrize("function", [os.system, subprocess.check_output, exec, torch.hub.load, np.load, Fraction])
+def test_no_recipe_for_what_is_no_class_of_data(function, tmp_path):
+    gadget = type("Gadget", (), {"__reduce__": lambda _: (function, ("1",))})
+    torch.save({"x": gadget()}, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match=r"asks for .* Do not use the file unless you trust where it") as caught:
+        load(str(tmp_path / "x.pth"))
+    assert "add_safe_globals" not in str(caught.value)
 
 
 def test_missing_file_points_at_its_neighbours(tmp_path):

@@ -1,0 +1,250 @@
+"""Pickles of weights: what is read, and what is refused before it can run."""
+
+import builtins
+import io
+import os
+import pickle
+import struct
+import time
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+
+from mmgn.weights import safe_pickle
+from mmgn.weights.safe_pickle import PickledArray
+
+ARRAYS = [
+    np.random.default_rng(0).standard_normal((4, 3, 7, 7)).astype("f4"),
+    np.asfortranarray(np.arange(6, dtype="f2").reshape(2, 3)),
+    np.arange(3, dtype=">f8"),
+    np.arange(4, dtype="<i8")[::2],
+    np.array([True, False]),
+    np.full((), 1.5, "f4"),
+    np.zeros((0, 3), "f4"),
+]
+
+
+def load(raw):
+    return safe_pickle.load(io.BytesIO(raw))
+
+
+def plain(value):
+    return value.array if isinstance(value, PickledArray) else value
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("array", ARRAYS, ids=lambda array: f"{array.dtype.str}{list(array.shape)}")
+def test_an_array_is_read_as_it_was(array, protocol):
+    got = load(pickle.dumps({"a": array}, protocol))["a"].array
+    assert got.dtype == array.dtype.newbyteorder("=")
+    assert got.flags.writeable
+    assert (got.shape, got.tolist()) == (array.shape, array.tolist())
+
+
+def test_containers_numbers_and_strings_are_read():
+    content = {"a": [1, 2.5, None, True, "text"], "b": (1, {"c": OrderedDict(d=np.float64(0.1))}), "e": b"bytes"}
+    for protocol in (2, 4, 5):
+        got = load(pickle.dumps(content, protocol))
+        assert got == content
+        assert isinstance(got["b"][1]["c"]["d"], np.float64)
+
+
+def test_a_python_2_pickle_is_read(zoo, tmp_path):
+    arrays = zoo.detectron()
+    path = tmp_path / "R-50-GN.pkl"
+    zoo.python2_dump({"blobs": arrays, "cfg": "MODEL:\n  TYPE: caf\xe9"}, path)
+    assert b"numpy.core.multiarray" in path.read_bytes()
+    with path.open("rb") as file:
+        got = safe_pickle.load(file)
+    assert got["cfg"].endswith("caf\xe9")
+    assert list(got["blobs"]) == list(arrays)
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(got["blobs"][name].array, array, strict=True)
+
+
+def test_what_is_written_is_read_by_python_and_is_older_numpys_format():
+    arrays = {str(i): array for i, array in enumerate(ARRAYS[:4])}
+    file = io.BytesIO()
+    safe_pickle.dump({"blobs": arrays}, file)
+    raw = file.getvalue()
+    assert raw.startswith(b"\x80\x02")
+    assert b"numpy.core.multiarray\n_reconstruct" in raw
+    assert b"numpy._core" not in raw
+    for read in (pickle.loads, load):
+        for name, array in read(raw)["blobs"].items():
+            assert plain(array).tolist() == arrays[name].tolist()
+
+
+class Calls:
+    """Pickled as a call."""
+
+    def __init__(self, function, *args):
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
+class Builds:
+    """Pickled as a call whose result's attributes are set."""
+
+    def __init__(self, function, args, state):
+        self.call = function, args, state
+
+    def __reduce__(self):
+        return self.call
+
+
+def object_array(item):
+    array = np.empty(1, dtype=object)
+    array[0] = item
+    return array
+
+
+def torch_storage(marker):
+    """A tensor, pickled without torch.save, has its bytes loaded by torch.load."""
+    file = io.BytesIO()
+    torch.save(Calls(os.system, f"touch {marker}"), file, _use_new_zipfile_serialization=False)
+    return Calls(torch.storage._load_from_bytes, file.getvalue())
+
+
+def attack(name, marker):
+    command = f"touch {marker}"
+    code = f"open({str(marker)!r}, 'w').close()"
+    inner = pickle.dumps(Calls(os.system, command))
+    return {
+        "os.system": lambda: Calls(os.system, command),
+        "eval": lambda: Calls(eval, code),
+        "exec": lambda: Calls(exec, code),
+        "getattr": lambda: Calls(getattr, Calls(__import__, "os"), "system"),
+        "getattr of ours": lambda: Calls(getattr, OrderedDict, "fromkeys"),
+        "pickle.loads": lambda: Calls(pickle.loads, inner),
+        "in an object array": lambda: object_array(Calls(os.system, command)),
+        "an object array": lambda: object_array(1),
+        "an object scalar": lambda: Calls(np.float64(0).__reduce__()[0], np.dtype("O"), 1),
+        "a record array": lambda: np.zeros(1, [("a", "f4"), ("b", "f4")]),
+        "strings": lambda: np.array(["text"]),
+        "numpy's loader": lambda: Calls(np.load, str(marker), None, True),
+        "a memory map": lambda: Calls(np.memmap, str(marker), "f4", "w+", 0, (4,)),
+        "a torch storage": lambda: torch_storage(marker),
+        "a class's attributes": lambda: Builds(OrderedDict, (), {"items": 1}),
+        "bytearray": lambda: Calls(bytearray, 1 << 40),
+        "subclass": lambda: np.float32([1]).view(np.matrix),
+        "encode": lambda: Calls(__import__("_codecs").encode, "text", "rot13"),
+    }[name]()
+
+
+ATTACKS = [
+    *("os.system", "eval", "exec", "getattr", "getattr of ours", "pickle.loads", "in an object array"),
+    *("an object array", "an object scalar", "a record array", "strings", "numpy's loader", "a memory map"),
+    *("a torch storage", "a class's attributes", "bytearray", "subclass", "encode"),
+]
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+@pytest.mark.parametrize("name", ATTACKS)
+def test_code_is_refused_and_not_run(tmp_path, name, protocol):
+    marker = tmp_path / "ran"
+    raw = pickle.dumps({"conv1_w": ARRAYS[0], "bad": attack(name, marker)}, protocol)
+    with pytest.raises(pickle.UnpicklingError):
+        load(raw)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("name", ["os.system", "eval", "exec", "pickle.loads", "in an object array", "a torch storage"])
+def test_the_attacks_would_work(tmp_path, name):
+    """Or the test above shows nothing."""
+    marker = tmp_path / "ran"
+    pickle.loads(pickle.dumps({"bad": attack(name, marker)}))
+    assert marker.exists()
+
+
+def test_names_are_matched_whole():
+    """Protocol 4 lets a name reach through attributes."""
+    for module, name in [
+        ("collections", "OrderedDict.fromkeys"),
+        ("numpy", "dtype.type"),
+        ("numpy.ndarray", "tofile"),
+        ("builtins", "dict"),
+        ("_codecs", "encode.__self__"),
+    ]:
+        raw = b"\x80\x04" + b"".join(b"\x8c" + bytes([len(s)]) + s.encode() for s in (module, name)) + b"\x93."
+        with pytest.raises(pickle.UnpicklingError, match="it asks for"):
+            load(raw)
+
+
+# Opcodes by hand. GLOBAL, then REDUCE (R) or BUILD (b), or what else makes or changes an object.
+ARRAY = b"cnumpy.core.multiarray\n_reconstruct\n)R"
+F4 = b"cnumpy\ndtype\n(X\x02\x00\x00\x00f4tR"
+
+
+def array_state(shape, data, dtype=F4, fortran=b"\x89"):
+    return ARRAY + b"(K\x01" + shape + dtype + fortran + b"B" + struct.pack("<I", len(data)) + data + b"tb."
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        ARRAY + b"}b.",
+        ARRAY + b"N}X\x05\x00\x00\x00array}s\x86b.",
+        array_state(b"K\x02\x85", b"\0" * 4),
+        array_state(b"J\xff\xff\xff\xff\x85", b""),
+        array_state(b"\x8a\x09" + b"\xff" * 8 + b"\x00\x85", b""),
+        array_state(b"]K\x01a", b"\0" * 4),
+        array_state(b"\x88\x85", b"\0" * 4),
+        array_state(b"K\x01\x85", b"\0" * 4, dtype=b"X\x02\x00\x00\x00f4"),
+        F4 + b"(K\x03X\x01\x00\x00\x00|X\x01\x00\x00\x00ONNtb.",
+        F4 + b"(K\x03X\x01\x00\x00\x00>tb.",
+        b"cnumpy\ndtype\nN}X\x03\x00\x00\x00setNs\x86b.",
+        b"c_codecs\nencode\n}X\x0c\x00\x00\x00__defaults__Nsb.",
+        b"ccollections\nOrderedDict\nN}X\x01\x00\x00\x00aNs\x86b.",
+        b"Ppersistent\n.",
+        b"\x82\x01.",
+        b"cnumpy\nndarray\n)\x81.",
+    ],
+)
+def test_bytes_made_by_hand_are_refused(body):
+    before = vars(safe_pickle._Dtype).copy(), safe_pickle._encode.__defaults__
+    try:
+        value = load(b"\x80\x02" + body)
+    except Exception:
+        value = None
+    # The last is an array without contents, which is no tensor either.
+    assert value is None or not hasattr(value, "array")
+    assert (vars(safe_pickle._Dtype).copy(), safe_pickle._encode.__defaults__) == before
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"\x80\x02]r\xff\xff\xff\xfe.",
+        b"\x80\x04\x8e" + struct.pack("<Q", 1 << 40) + b"x",
+        b"\x80\x04\x95" + struct.pack("<Q", 1 << 40) + b"]",
+        b"\x80\x05\x96" + struct.pack("<Q", 1 << 62),
+        b"\x80\x02" + b"(" * 100_000 + b"t" * 100_000 + b".",
+    ],
+    ids=["memo", "bytes", "frame", "bytearray", "nesting"],
+)
+def test_a_few_bytes_cannot_ask_for_much(raw):
+    started = time.monotonic()
+    try:
+        load(raw)
+    except Exception as error:
+        assert isinstance(error, (pickle.UnpicklingError, EOFError, MemoryError, OverflowError))
+    assert time.monotonic() - started < 5
+
+
+def test_every_cut_of_a_pickle_is_an_error():
+    raw = pickle.dumps({"conv1_w": ARRAYS[0][:1, :1, :2, :2], "b": np.float32(1)}, 2)
+    for end in range(len(raw)):
+        with pytest.raises(Exception) as caught:
+            load(raw[:end])
+        assert not isinstance(caught.value, (SystemExit, KeyboardInterrupt))
+
+
+def test_builtins_are_not_within_reach():
+    for name in dir(builtins):
+        with pytest.raises(pickle.UnpicklingError, match="it asks for"):
+            load(f"cbuiltins\n{name}\n.".encode())
