@@ -1,0 +1,58 @@
+"""A config's model, built."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+_NORM_TYPES = ("FusedGN", "GN", "BN", "SyncBN", "FrozenBN", "LN", "IN")
+
+
+def build_model(cfg: Config) -> nn.Module:
+    """Build a config's model, with random weights.
+
+    Raises:
+        ValueError: there is no ``model``, a norm in it that no registry knows, or it cannot be built.
+    """
+    if not cfg.get("model"):
+        raise ValueError(f"config {cfg.filename} has no model: it is part of another config, or not one for training.")
+    init_default_scope(cfg.get("default_scope") or "mmdet")
+    check_norm_types(cfg.model)
+    try:
+        model: nn.Module = MODELS.build(cfg.model)
+    # What a constructor raises is up to its author.
+    except Exception as error:
+        raise ValueError(f"the model of {cfg.filename} cannot be built: {error}") from error
+    return model
+
+
+def check_norm_types(model: Any) -> None:
+    """Check that there are the norms that a model's config asks for by name.
+
+    Args:
+        model: the config; parts whose type names its registry (``mmpretrain.ConvNeXt``) may have norms of that, and
+            are left out.
+
+    Raises:
+        ValueError: a norm that no registry knows.
+    """
+    for place, norm in _norm_types(model, "model"):
+        if MODELS.get(norm) is None:
+            known = ", ".join(name for name in _NORM_TYPES if MODELS.get(name) is not None)
+            raise ValueError(f"{place}: unknown norm {norm!r}; known are {known}.")
+
+
+def _norm_types(cfg: Any, place: str) -> Iterator[tuple[str, str]]:
+    """Yield where norms are asked for by name, and the names."""
+    if isinstance(cfg, (list, tuple)):
+        for i, value in enumerate(cfg):
+            yield from _norm_types(value, f"{place}.{i}")
+    elif isinstance(cfg, dict):
+        if place.endswith("norm_cfg") and isinstance(cfg.get("type"), str):
+            yield place, cfg["type"]
+        elif "." in str(cfg.get("type", "")):
+            return
+        for key, value in cfg.items():
+            yield from _norm_types(value, f"{place}.{key}")
