@@ -1,0 +1,46 @@
+"""What a swapped config needs beside its model: no decay on norms, the fusing hook, mmgn imported."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from mmgn.engine.norm_swap.decay import no_decay
+from mmgn.engine.norm_swap.request import SwapRequest
+from mmgn.models.converted import NORM_CONVERTED
+
+
+def train_settings(
+    cfg: dict[str, Any], request: SwapRequest, norms: Iterable[str], parameters: Iterable[str]
+) -> list[str]:
+    """Make the settings of training and of the runtime fit the new norms, in the config; return what there is to say.
+
+    Args:
+        cfg: the config; its model stays as it is.
+        request: what was asked for.
+        norms: names of the model's new norms.
+        parameters: names of all its parameters.
+    """
+    said = no_decay(cfg, norms, parameters)
+    if request.scratch:
+        if cfg.get("load_from"):
+            cfg["load_from"] = None
+        said.append(
+            "schedule: left as it is; from scratch the paper trains Mask R-CNN for 270k iterations of 16 images, mmdet "
+            "for 73 epochs (train_cfg, param_scheduler)"
+        )
+    elif cfg.get("load_from"):
+        said.append(
+            f"load_from: {cfg['load_from']} was trained with the old norms, so it is a warm start of the other layers "
+            "at best; --cfg-options load_from=None leaves it out"
+        )
+    fused = request.to == "FusedGN"
+    if fused or cfg["model"]["type"] == NORM_CONVERTED:
+        imports = dict(cfg.get("custom_imports") or {"imports": [], "allow_failed_imports": False})
+        # mmengine takes one name as well as a list.
+        names = [imports["imports"]] if isinstance(imports["imports"], str) else imports["imports"]
+        if "mmgn" not in names:
+            # First: it serves mmcv's ops to whatever imports mmdet.
+            cfg["custom_imports"] = {**imports, "imports": ["mmgn", *names]}
+    hooks = cfg.get("custom_hooks") or []
+    if fused and not any(str(hook.get("type")).endswith("FuseGNHook") for hook in hooks):
+        cfg["custom_hooks"] = [*hooks, {"type": "FuseGNHook"}]
+    return said
