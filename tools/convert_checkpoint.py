@@ -14,6 +14,7 @@ from typing import Any
 
 import mmgn  # noqa: F401  # before mmdet: it serves mmcv's ops
 from mmgn.engine.config import load_config
+from mmgn.engine.model import build_model
 from mmgn.weights import LAYOUTS, check_destination, convert, read_checkpoint, write_checkpoint
 
 
@@ -38,14 +39,7 @@ def parse_args() -> argparse.Namespace:
 
 def model_shapes(config: str) -> dict[str, Any]:
     """Build a config's model, without its weights, and return the shapes of its state by their keys."""
-    from mmdet.registry import MODELS
-    from mmengine.registry import init_default_scope
-
-    cfg = load_config(config)
-    if "model" not in cfg:
-        raise ValueError(f"{config} has no model.")
-    init_default_scope(cfg.get("default_scope") or "mmdet")
-    return {key: value.shape for key, value in MODELS.build(cfg.model).state_dict().items()}
+    return {key: value.shape for key, value in build_model(load_config(config)).state_dict().items()}
 
 
 def main() -> None:

@@ -50,7 +50,7 @@ def main() -> None:
     args = parse_args()
     try:
         cfg = launch.prepare(args, "test")
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:
         raise SystemExit(f"test.py: {error}") from None
     cfg.load_from = args.checkpoint
 

@@ -31,7 +31,7 @@ def main() -> None:
     args = parse_args()
     try:
         cfg = launch.prepare(args, "train", "val")
-    except FileNotFoundError as error:
+    except (FileNotFoundError, ValueError) as error:
         raise SystemExit(f"train.py: {error}") from None
 
     if args.amp:

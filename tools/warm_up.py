@@ -55,9 +55,9 @@ def main() -> None:
     args = parse_args()
     try:
         cfg = load_config(args.config, options=args.cfg_options)
-    except FileNotFoundError as error:
+        model = warm_up.build_fused(cfg)
+    except (FileNotFoundError, ValueError) as error:
         raise SystemExit(f"warm_up.py: {error}") from None
-    model = warm_up.build_model(cfg)
     norms = warm_up.count_norms(model)
     if not norms:
         print(f"warm_up.py: the model of {args.config} has no FusedGN: nothing to compile")

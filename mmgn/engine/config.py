@@ -61,13 +61,16 @@ def load_config(
 
     Raises:
         FileNotFoundError: no such config.
+        ValueError: it cannot be read.
     """
     path = find_config(name)
     try:
         cfg = Config.fromfile(path)
-    except OSError as error:
-        # A file that is no config, or a _base_ that is not there.
-        raise FileNotFoundError(f"config {str(path)!r} cannot be read, or one of its _base_ files: {error}") from error
+    # A file that is no config, a _base_ that is not there; and a config is code, which may raise anything.
+    except Exception as error:
+        raise ValueError(
+            f"config {str(path)!r} cannot be read, or one of its _base_ files: {type(error).__name__}: {error}"
+        ) from error
     cfg.launcher = launcher
     if options:
         cfg.merge_from_dict(options)

@@ -32,6 +32,7 @@ def prepare(args: argparse.Namespace, *splits: str) -> Config:
 
     Raises:
         FileNotFoundError: the config or the data are not there.
+        ValueError: the config cannot be read.
     """
     cfg = load_config(args.config, options=args.cfg_options, work_dir=args.work_dir, launcher=args.launcher)
     check_data(cfg, *splits)

@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from mmgn.engine.image_sizes import Size, batch_sizes, padded
+from mmgn.engine.model import build_model
 from mmgn.layers import FusedGN
 from mmgn.models import fuse_gn
 from mmgn.ops import group_norm
@@ -75,13 +75,13 @@ class Work:
         return cls(train, test, train_images, test_images, dtype, channels_last)
 
 
-def build_model(cfg: Config) -> Any:
-    """Build a config's model, fused where its hooks fuse it; the weights are random."""
-    # mmdet's registry: mmgn must have been imported before.
-    from mmdet.registry import MODELS
+def build_fused(cfg: Config) -> Any:
+    """Build a config's model, fused where its hooks fuse it; the weights are random.
 
-    init_default_scope(cfg.get("default_scope") or "mmdet")
-    model = MODELS.build(cfg.model)
+    Raises:
+        ValueError: as :func:`mmgn.engine.model.build_model`.
+    """
+    model = build_model(cfg)
     if any(str(hook.get("type")).endswith("FuseGNHook") for hook in cfg.get("custom_hooks") or ()):
         fuse_gn(model)
     return model
@@ -96,7 +96,7 @@ def warm_up(model: Any, work: Work, arch: int | None = None) -> None:
     """Compile the kernels of a model's work; a :class:`mmgn.ops.triton.ahead.Tally` made before counts them.
 
     Args:
-        model: of :func:`build_model`; of no use afterwards.
+        model: of :func:`build_fused`; of no use afterwards.
         work: what it works on.
         arch: compute capability, without the dot, of a GPU that is not here; None for the one that is.
     """

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from torch import nn
 
 from mmgn import FusedGN
+from mmgn.engine import config
 from mmgn.engine.config import CONFIGS, find_config
 
 ALL = {str(p.relative_to(CONFIGS)): p for p in sorted(CONFIGS.rglob("*.py")) if "_base_" not in p.parts}
@@ -197,6 +198,16 @@ def test_find_config_names_close_ones():
     assert find_config(str(CONFIGS / DIGITS)) == Path(CONFIGS / DIGITS)
     with pytest.raises(FileNotFoundError, match=r"mask-rcnn_r50_fpn_fusedgn-all_2x_coco\.py"):
         find_config("mask-rcnn_r50_fpn_fusedgn_2x_coco.py")
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [("model = dict(", "SyntaxError"), ("_base_ = 'gone.py'", "gone.py"), ("x = 1 / 0", "ZeroDivisionError")],
+)
+def test_a_config_that_cannot_be_read(text, why, tmp_path):
+    (tmp_path / "config.py").write_text(text)
+    with pytest.raises(ValueError, match=rf"config '.*config\.py' cannot be read.*{why}"):
+        config.load_config(str(tmp_path / "config.py"))
 
 
 def test_find_config_in_a_package():

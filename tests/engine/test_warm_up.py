@@ -17,7 +17,7 @@ def recorded(options=None, **work):
     cfg = load_config(DIGITS, options=options)
     # How many proposals are positive is a matter of the weights.
     torch.manual_seed(0)
-    return warm_up.record(warm_up.build_model(cfg), warm_up.Work.of(cfg, [(64, 64)], **work))
+    return warm_up.record(warm_up.build_fused(cfg), warm_up.Work.of(cfg, [(64, 64)], **work))
 
 
 def test_a_mixed_precision_wrapper_is_seen():

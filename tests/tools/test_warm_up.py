@@ -80,12 +80,14 @@ def test_without_a_gpu_it_asks_for_one(tmp_path, run_tool):
     [
         ([DIGITS, "--arch", 42], "invalid choice: 42"),
         (["digits/mask-rcnn.py"], "config 'digits/mask-rcnn.py' does not exist"),
+        (["_base_/fusedgn.py"], "has no model"),
+        ([DIGITS, "--cfg-options", "model.neck.type=FPNN"], "cannot be built"),
         (
             [DIGITS, "--arch", 90, "--cfg-options", "train_dataloader.dataset.pipeline.2.scale=None"],
             "give them with --size H W",
         ),
     ],
-    ids=["arch", "config", "pipeline"],
+    ids=["arch", "config", "no model", "type", "pipeline"],
 )
 def test_bad_input(tmp_path, run_tool, args, message):
     status, output = run_tool(tmp_path, "warm_up.py", *args)

@@ -40,7 +40,7 @@ sys.modules["mmgn.layers.group_norm"].group_norm = partial(mmgn.group_norm, back
 fused.launcher = SimpleNamespace(**{**vars(launcher), "forward": forward, "backward": backward})
 
 cfg = load_config(config)
-model = warm_up.build_model(cfg)
+model = warm_up.build_fused(cfg)
 warm_up.run(model, warm_up.Work.of(cfg, [size], amp, channels_last), torch.device("cpu"))
 during = tally.compiled
 mmgn.group_norm(torch.zeros(1, 24, 5, 5, dtype=torch.float16), 3, backend="triton")
