@@ -14,6 +14,10 @@ VECTOR_BYTES = 16
 WHOLE_ELEMENTS = 8192
 #: Bytes each thread of a streaming program has in flight: four 128-bit loads.
 BYTES_PER_THREAD = 64
+#: What the cut counts on of a compiled program: registers of a thread, of which an SM then holds 16 warps, and bytes of
+#: shared memory, through which sums cross warps.
+REGISTERS = 128
+SHARED_BYTES = 2048
 #: Bytes of a cache line: what a channels_last program reads of a pixel.
 LINE_BYTES = 128
 
