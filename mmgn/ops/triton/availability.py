@@ -30,14 +30,16 @@ def refusal(x: Tensor) -> str | None:
 @torch.compiler.assume_constant_result
 def recorder() -> str | None:
     """Return what records or transforms the call and cannot do so with the kernels, or None."""
-    onnx = sys.modules.get("torch.onnx")
-    if onnx is not None and onnx.is_in_onnx_export():
-        return "ONNX export"
     if torch.jit.is_tracing():
         return "torch.jit.trace"
     if torch._C._functorch.peek_interpreter_stack() is not None:
         return "a transform of torch.func"
-    return "forward-mode differentiation" if forward_ad._current_level >= 0 else None
+    if forward_ad._current_level >= 0:
+        return "forward-mode differentiation"
+    # Slow to answer, and asked only where torch.export may be at work for it.
+    if torch.compiler.is_compiling() and "torch.onnx" in sys.modules and torch.onnx.is_in_onnx_export():
+        return "ONNX export"
+    return None
 
 
 @torch.compiler.assume_constant_result

@@ -206,12 +206,20 @@ def test_auto_takes_torchs_kernels_where_the_call_is_recorded(record, name, on_c
         assert reason == f"auto: {name} knows torch's own operators alone; torch's own kernels"
 
 
-def test_auto_takes_torchs_kernels_in_an_onnx_export(on_cuda, monkeypatch):
-    import torch.onnx
+def test_auto_takes_torchs_kernels_in_an_onnx_export(on_cuda, tmp_path):
+    class Net(torch.nn.Module):
+        def forward(self, x):
+            return self.op(x)
 
-    assert availability.recorder() is None
-    monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)
-    assert recorded(lambda op: op(X))[0][1].reason.startswith("auto: ONNX export knows")
+    def export(op):
+        Net.op = staticmethod(op)
+        torch.onnx.export(Net(), (X,), str(tmp_path / "net.onnx"), dynamo=True, verbose=False)
+
+    seen = recorded(export)
+    assert seen
+    assert {reason for _, (_, reason) in seen} == {
+        "auto: ONNX export knows torch's own operators alone; torch's own kernels"
+    }
 
 
 def test_the_kernels_asked_for_where_the_call_is_recorded():
