@@ -91,6 +91,9 @@ def swap_norm(source: Source, request: SwapRequest, out: Path) -> Swap:
     cfg, said = _swapped(source, request, before)
     changes = difference(source.cfg, cfg)
     base = source.base_for(out)
+    if base.startswith("mmdet::") and source.scope != "mmdet":
+        # Of what comes by this name mmengine looks for the types in mmdet's registry.
+        changes["model"]["_scope_"] = source.scope
     inherited = {"custom_hooks": source.cfg.get("custom_hooks")}
     # What the base calls norm_cfg is merged with ours, which only goes if it is a dict too.
     shared = request.norm_cfg if isinstance(source.cfg.get("norm_cfg", {}), dict) else {}

@@ -223,3 +223,12 @@ def test_a_norm_of_another_packages_registry_is_no_unknown_one(tmp_path):
     (tmp_path / "config.py").write_text(f"_base_ = '{convnext}'\n{change}")
     swap = swapped(tmp_path / "config.py", tmp_path / "swapped.py")
     assert {layer.kind for layer in norm_layers(swap.after) if layer.name.startswith("backbone")} == {"LN"}
+
+
+def test_a_config_of_mmdets_whose_types_are_another_package_s(tmp_path):
+    pytest.importorskip("mmpretrain")
+    source = read_source("mmdet::rtmdet/classification/cspnext-tiny_8xb256-rsb-a1-600e_in1k.py")
+    assert source.scope == "mmpretrain"
+    after = swap_norm(source, SwapRequest(), tmp_path / "out.py").after
+    assert type(after).__name__ == "ImageClassifier"
+    assert {layer.kind for layer in norm_layers(after)} == {"FusedGN"}
