@@ -60,7 +60,7 @@ def explain(x: Tensor, backend: str = "auto") -> Choice:
         if backend == "native":
             return Choice("native", "asked for explicitly")
         if x.is_cuda:
-            reason = availability.refusal(x) or f"{availability.recorder()} knows torch's own operators alone"
+            reason = availability.refusal(x) or availability.unrecordable()
         else:
             reason = f"x is on the {x.device.type}, the fused kernels run on CUDA"
         return Choice("native", f"auto: {reason}; torch's own kernels")
@@ -75,14 +75,12 @@ def _takes_triton(x: Tensor, backend: str) -> bool:
         refusal = availability.refusal(x)
         if refusal is not None and x.dtype in availability.DTYPES:
             _warn_once(refusal)
-        return refusal is None and availability.recorder() is None
+        return refusal is None and availability.unrecordable() is None
     if backend == "native":
         return False
     if backend != "triton":
         raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}.")
-    refusal, recorder = availability.refusal(x), availability.recorder()
-    if recorder is not None:
-        refusal = refusal or f"{recorder} knows torch's own operators alone"
+    refusal = availability.refusal(x) or availability.unrecordable()
     if refusal is not None:
         raise NotImplementedError(
             f"backend='triton' cannot run x of shape {tuple(x.shape)}, {x.dtype} on {x.device}: {refusal}. "

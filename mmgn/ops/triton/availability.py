@@ -28,18 +28,20 @@ def refusal(x: Tensor) -> str | None:
 
 
 @torch.compiler.assume_constant_result
-def recorder() -> str | None:
-    """Return what records or transforms the call and cannot do so with the kernels, or None."""
+def unrecordable() -> str | None:
+    """Return why what records or transforms the call cannot do so with the kernels, or None where nothing does."""
     if torch.jit.is_tracing():
-        return "torch.jit.trace"
-    if torch._C._functorch.peek_interpreter_stack() is not None:
-        return "a transform of torch.func"
-    if forward_ad._current_level >= 0:
-        return "forward-mode differentiation"
+        recorder = "torch.jit.trace"
+    elif torch._C._functorch.peek_interpreter_stack() is not None:
+        recorder = "a transform of torch.func"
+    elif forward_ad._current_level >= 0:
+        recorder = "forward-mode differentiation"
     # Slow to answer, and asked only where torch.export may be at work for it.
-    if torch.compiler.is_compiling() and "torch.onnx" in sys.modules and torch.onnx.is_in_onnx_export():
-        return "ONNX export"
-    return None
+    elif torch.compiler.is_compiling() and "torch.onnx" in sys.modules and torch.onnx.is_in_onnx_export():
+        recorder = "ONNX export"
+    else:
+        return None
+    return f"{recorder} knows torch's own operators alone"
 
 
 @torch.compiler.assume_constant_result
