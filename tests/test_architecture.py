@@ -10,6 +10,7 @@ ROOT = Path(__file__).parent.parent / "mmgn"
 LAYERS = [
     "report",
     "engine",
+    "evaluation",
     "perf",
     "datasets",
     "weights",
@@ -21,8 +22,8 @@ LAYERS = [
     "compat",
     "version",
 ]
-# The one arrow up: `import mmgn` must register hooks and models.
-ALLOWED = {("registration", "engine"), ("registration", "models")}
+# The one arrow up: `import mmgn` must register hooks, metrics and models.
+ALLOWED = {("registration", "engine"), ("registration", "evaluation"), ("registration", "models")}
 
 
 def modules():
