@@ -12,6 +12,8 @@ from mmgn.engine.norm_traps import traps
 from mmgn.models.listing import aligned, span
 
 _STATE_HEADS = ("trains", "decays", "statistics")
+#: Heads of :meth:`NormTable.folded`.
+FOLDED_HEADS = ("layers", "where", "norm", "channels", "groups", *_STATE_HEADS)
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,13 @@ class NormTable:
                 for row in self.rows
             ]
         else:
-            lines = [("layers", "where", "norm", "channels", "groups", *_STATE_HEADS), *self._folded()]
+            lines = [FOLDED_HEADS, *self.folded()]
         kinds = Counter(row.kind for row in self.rows)
         total = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
         return "\n".join([*aligned(lines), f"norms: {len(self.rows)} ({total})"])
 
-    def _folded(self) -> Iterable[tuple[str, ...]]:
+    def folded(self) -> Iterable[tuple[str, ...]]:
+        """Yield a row of text, headed by ``FOLDED_HEADS``, for the norms of one part, kind and state."""
         kinds: dict[tuple[str, ...], list[NormRow]] = {}
         for row in self.rows:
             kinds.setdefault((_part(row.name), row.kind, *_states(row)), []).append(row)

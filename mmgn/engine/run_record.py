@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shlex
 import sys
 import time
 from collections.abc import Mapping
@@ -14,23 +15,26 @@ from typing import Any
 import torch
 from mmengine.dist import get_world_size, master_only
 from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop
 
 from mmgn.compat import environment
+from mmgn.engine.norm_table import FOLDED_HEADS, norm_table
 
 
 @HOOKS.register_module()
 class RunRecordHook(Hook):
     """Records where, how long and on what data a run was trained and evaluated.
 
-    ``run.json`` has two sections. Each has its own device, versions, seed, world size and peak memory: a
-    checkpoint is often tested on another machine than the one that trained it.
+    ``run.json`` has two sections. Each has its own command line, device, versions, seed, world size and peak
+    memory: a checkpoint is often tested on another machine than the one that trained it.
 
     * ``train``: start, end and ``seconds``, the wall time from ``before_train`` to ``after_train``,
       validation included, added up over resumed runs. ``first_iter`` is the iteration that counting began at:
       0 unless the run was resumed from a checkpoint of another work directory. Saved after every epoch and
       before every checkpoint, so a killed run loses at most one; ``ended`` is null until training is over.
+      ``norms`` is :func:`mmgn.engine.norm_table.norm_table`: its folded rows and its warnings.
     * ``evaluation``: the last validation or test with its annotation file, image folder, prefix of the COCO
       results files, number of images, classes, metrics as logged, and the checkpoint. That is null when the
       weights came from training in this process; ``iter`` then says from when.
@@ -67,6 +71,7 @@ class RunRecordHook(Hook):
         if self._train.get("peak_memory_kind") == _memory_kind(_device(runner)):
             self._peak_mb = self._train.get("peak_memory_mb")
         self._trained = self._weights_are_trained = True
+        self._train["norms"] = _norms(runner)
         _write(_record_path(runner), record)
         self._save_train(runner)
 
@@ -156,6 +161,7 @@ class RunRecordHook(Hook):
     def _context(self, runner: Any) -> dict[str, Any]:
         device = _device(runner)
         return {
+            "command": shlex.join(sys.argv),
             "config": _located(runner.cfg.filename, runner.work_dir),
             "model": _type_name(runner.cfg.get("model")),
             "seed": runner.seed,
@@ -235,6 +241,17 @@ def _metric_ann_file(cfg: Any, stage: str) -> str | None:
     evaluator = cfg.get(f"{stage}_evaluator")
     metrics = evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
     return next((m["ann_file"] for m in metrics if isinstance(m, Mapping) and m.get("ann_file")), None)
+
+
+def _norms(runner: Any) -> dict[str, Any] | None:
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    try:
+        table = norm_table(model, runner.cfg)
+    except (TypeError, ValueError):
+        # TorchScript, or an optimizer that cannot be built a second time: the training goes on without the table.
+        return None
+    rows = [dict(zip(FOLDED_HEADS, row, strict=True)) for row in table.folded()]
+    return {"rows": rows, "warnings": list(table.warnings)}
 
 
 def _device(runner: Any) -> torch.device:

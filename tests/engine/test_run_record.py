@@ -1,4 +1,6 @@
 import json
+import shlex
+import sys
 import time
 from typing import ClassVar
 
@@ -21,6 +23,7 @@ class Model(BaseModel):
     def __init__(self):
         super().__init__()
         self.scale = torch.nn.Parameter(torch.ones(1))
+        self.norm = torch.nn.GroupNorm(2, 8)
 
     def forward(self, inputs, mode):
         if mode == "predict":
@@ -120,6 +123,11 @@ def test_training(tmp_path):
     assert {key: train[key] for key in known} == known
     assert train["started"] <= train["ended"] == train["saved"]
     assert train["versions"]["torch"] == torch.__version__
+    assert train["command"] == evaluation["command"] == shlex.join(sys.argv)
+    row = {"layers": "1", "where": "norm", "norm": "GN", "channels": "8", "groups": "2"}
+    # A runner that was not built from a config has none to tell of decay.
+    state = {"trains": "yes", "decays": "-", "statistics": "-"}
+    assert train["norms"] == {"rows": [row | state], "warnings": []}
     # The weights were in memory.
     assert (evaluation["stage"], evaluation["checkpoint"], evaluation["iter"]) == ("val", None, 4)
     assert not list((tmp_path / "work").glob(".run.json*"))
