@@ -9,7 +9,8 @@ from torch import nn
 from mmgn.compat import checkpoint, flops, mmcv_ops, packages
 from mmgn.layers import FusedGN
 
-_DETECTION = "mmgn.models.detection"
+# Registry of mmdet, and which module brings what is ours in it.
+_IN_MMDET = {"MODELS": "mmgn.models.detection", "DATASETS": "mmgn.datasets.shared"}
 
 
 def register() -> None:
@@ -49,10 +50,12 @@ def _register_with_mmengine() -> None:
 
 
 def _register_with_mmdet() -> None:
-    from mmdet.registry import MODELS
+    from mmdet import registry
 
-    # mmdet's models take seconds to import, so mmdet waits for the first build, and ours come with them.
-    if MODELS._imported:
-        importlib.import_module(_DETECTION)
-    elif _DETECTION not in MODELS._locations:
-        MODELS._locations.append(_DETECTION)
+    # mmdet's parts take seconds to import, so mmdet waits for the first build, and ours come with them.
+    for name, module in _IN_MMDET.items():
+        mmdets = getattr(registry, name)
+        if mmdets._imported:
+            importlib.import_module(module)
+        elif module not in mmdets._locations:
+            mmdets._locations.append(module)
