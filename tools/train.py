@@ -7,7 +7,7 @@ import argparse
 
 import mmgn  # noqa: F401  # before mmdet: it serves mmcv's ops
 from mmgn.compat.checkpoint import CheckpointError
-from mmgn.engine import launch
+from mmgn.engine import distributed, launch
 
 
 def parse_args() -> argparse.Namespace:
@@ -26,6 +26,7 @@ def parse_args() -> argparse.Namespace:
     return launch.parse_args(parser)
 
 
+@distributed.one_error
 def main() -> None:
     """Train."""
     args = parse_args()

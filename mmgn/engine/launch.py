@@ -8,6 +8,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from mmgn.engine import distributed
 from mmgn.engine.config import check_data, load_config, record_run
 
 
@@ -41,8 +42,13 @@ def prepare(args: argparse.Namespace, *splits: str) -> Config:
 
 
 def build_runner(cfg: Config) -> Any:
-    """Build the config's runner, of its ``runner_type`` where it has one."""
+    """Build the config's runner, of its ``runner_type`` where it has one, in the launcher's process group.
+
+    Raises:
+        mmgn.engine.distributed.LaunchError: the group cannot be opened.
+    """
     from mmdet.utils import setup_cache_size_limit_of_dynamo
 
+    distributed.start(cfg)
     setup_cache_size_limit_of_dynamo()
     return RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
