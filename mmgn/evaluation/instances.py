@@ -1,0 +1,159 @@
+"""COCO annotations and results as arrays, checked on the way."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mmgn.evaluation.library import require
+
+
+@dataclass(frozen=True)
+class Instances:
+    """Objects or detections, in the order of the file they come from; N of them.
+
+    Attributes:
+        image: (N,) position of each one's image among the sorted image ids.
+        label: (N,) position of its category among the sorted category ids.
+        shapes: (N, 4) boxes as x, y, width, height, or N run-length encoded masks.
+        area: (N,) in pixels; an object's as annotated.
+        ids: N annotation ids; for detections their positions in the results.
+        score: (N,) of detections; ones for objects.
+        crowd: (N,) bool, objects that stand for a crowd.
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+    shapes: Any
+    area: np.ndarray
+    ids: list[Any]
+    score: np.ndarray
+    crowd: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    @property
+    def masks(self) -> bool:
+        """Whether the shapes are masks."""
+        return isinstance(self.shapes, list)
+
+
+def read_objects(truth: dict[str, Any], iou_type: str, image_ids: Sequence[Any], cat_ids: Sequence[Any]) -> Instances:
+    """Return the annotations of these images and categories.
+
+    Args:
+        truth: COCO annotations.
+        iou_type: ``'bbox'`` or ``'segm'``.
+        image_ids: sorted.
+        cat_ids: sorted.
+
+    Raises:
+        ValueError: annotations lack what the IoU type needs.
+    """
+    entries = truth.get("annotations", [])
+    # By the mask for 'segm'. An empty list is no mask.
+    _require_key(entries, "segmentation" if iou_type == "segm" else "bbox", "annotations")
+    _require_key(entries, "area", "annotations")
+    kept, image, label = _place(entries, image_ids, cat_ids)
+    entries = [entries[number] for number in kept]
+    shapes: Any
+    if iou_type == "segm":
+        sizes = {entry["id"]: (entry["height"], entry["width"]) for entry in truth["images"]}
+        encode = require("mask").segmToRle
+        shapes = [
+            encode(entry["segmentation"], w=sizes[entry["image_id"]][1], h=sizes[entry["image_id"]][0])
+            for entry in entries
+        ]
+    else:
+        shapes = _boxes(entries)
+    return Instances(
+        image=image,
+        label=label,
+        shapes=shapes,
+        area=np.array([entry["area"] for entry in entries], dtype=float),
+        ids=[entry["id"] for entry in entries],
+        score=np.ones(len(entries)),
+        crowd=np.array([entry.get("iscrowd", 0) for entry in entries], dtype=bool),
+    )
+
+
+def read_detections(
+    results: Sequence[dict[str, Any]], iou_type: str, image_ids: Sequence[Any], cat_ids: Sequence[Any]
+) -> Instances:
+    """Return the detections of these categories; the arguments are those of :func:`read_objects`.
+
+    Raises:
+        ValueError: results are of other images, or lack what the IoU type needs.
+    """
+    known = set(image_ids)
+    strange = [entry["image_id"] for entry in results if entry["image_id"] not in known]
+    if strange:
+        raise ValueError(
+            f"{len(strange)} of {len(results)} results are of images that the annotations do not have (first: "
+            f"image_id {strange[0]!r}): the results are of another data set"
+        )
+    _require_key(results, "segmentation" if iou_type == "segm" else "bbox", "results")
+    kept, image, label = _place(results, image_ids, cat_ids)
+    entries = [results[number] for number in kept]
+    shapes: Any
+    if iou_type == "segm":
+        shapes = [entry["segmentation"] for entry in entries]
+        # Small, medium and large go by the mask, whatever box comes with it.
+        area = np.asarray(require("mask").area(shapes), dtype=float) if shapes else np.zeros(0)
+    else:
+        shapes = _boxes(entries)
+        area = shapes[:, 2] * shapes[:, 3]
+    return Instances(
+        image=image,
+        label=label,
+        shapes=shapes,
+        area=area,
+        ids=kept,
+        score=np.array([entry["score"] for entry in entries], dtype=float),
+        crowd=np.zeros(len(entries), dtype=bool),
+    )
+
+
+def ranked(detections: Instances, limit: int) -> np.ndarray:
+    """Return which detections count, by image and there by falling score: the ``limit`` best of each class.
+
+    Equal scores keep their order, as in pycocotools.
+    """
+    order = np.lexsort((-detections.score, detections.label, detections.image))
+    image, label = detections.image[order], detections.label[order]
+    new = np.r_[True, (image[1:] != image[:-1]) | (label[1:] != label[:-1])][: len(order)]
+    starts = np.flatnonzero(new)
+    rank = np.arange(len(order)) - np.repeat(starts, np.diff(np.r_[starts, len(order)]))
+    # Back to the order of the file first: between classes, too, equal scores keep it.
+    kept = np.sort(order[rank < limit])
+    return kept[np.lexsort((-detections.score[kept], detections.image[kept]))]
+
+
+def _place(
+    entries: Sequence[dict[str, Any]], image_ids: Sequence[Any], cat_ids: Sequence[Any]
+) -> tuple[list[int], np.ndarray, np.ndarray]:
+    images = {image_id: number for number, image_id in enumerate(image_ids)}
+    labels = {cat_id: number for number, cat_id in enumerate(cat_ids)}
+    kept = [
+        number for number, entry in enumerate(entries) if entry["category_id"] in labels and entry["image_id"] in images
+    ]
+    image = np.array([images[entries[number]["image_id"]] for number in kept], dtype=np.int32)
+    return kept, image, np.array([labels[entries[number]["category_id"]] for number in kept], dtype=np.int32)
+
+
+def _boxes(entries: Sequence[dict[str, Any]]) -> np.ndarray:
+    return np.array([entry["bbox"] for entry in entries], dtype=float).reshape(-1, 4)
+
+
+def _require_key(entries: Sequence[dict[str, Any]], key: str, what: str) -> None:
+    def missing(entry: dict[str, Any]) -> bool:
+        value = entry.get(key)
+        return value is None or (key == "segmentation" and not value)
+
+    without = [number for number, entry in enumerate(entries) if missing(entry)]
+    if without:
+        first = entries[without[0]]
+        name = f"id {first['id']}" if "id" in first else f"number {without[0]}"
+        raise ValueError(f"{len(without)} of {len(entries)} {what} have no {key!r} (first: {name})")
