@@ -63,7 +63,7 @@ class Work:
         """
         given = {padded(cfg, size) for size in sizes}
         optim = cfg.get("optim_wrapper") or {}
-        if amp is None and optim.get("type") == "AmpOptimWrapper":
+        if amp is None and optim.get("type") in ("AmpOptimWrapper", "DeviceAmpOptimWrapper"):
             amp = optim.get("dtype") or "float16"
 
         def of_split(split: str) -> tuple[tuple[Size, ...], int]:
