@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mmgn.evaluation.calibration import Calibration, calibration
 from mmgn.evaluation.coco_eval import FIGURES, CocoEval, evaluate
+from mmgn.evaluation.confusion import Confusion, confusion
 from mmgn.evaluation.curves import ClassCurve, class_curves
 from mmgn.evaluation.errors import ImageErrors, image_errors
 from mmgn.evaluation.instances import read_detections, read_objects
 from mmgn.evaluation.matching import Matches, match
+from mmgn.evaluation.tide import tide
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,9 @@ class Analysis:
         per_class: by category id ``AP``, ``AP_50``, ``AP_75``, ``AP_s``, ``AP_m``, ``AP_l``, ``AR_1``, ``AR_10``,
             ``AR_100``.
         curves: by category id; classes without objects have none.
+        confusion: which class is taken for which.
+        tide: by error type the AP at IoU 0.5 that its absence would give back.
+        calibration: whether scores mean what they say.
         errors: of images with objects or detections.
         matches: what all this comes from, and :func:`mmgn.evaluation.bootstrap` goes by.
     """
@@ -27,6 +33,9 @@ class Analysis:
     stats: dict[str, float | None]
     per_class: dict[Any, dict[str, float | None]]
     curves: dict[Any, ClassCurve]
+    confusion: Confusion
+    tide: dict[str, float]
+    calibration: Calibration
     errors: list[ImageErrors]
     matches: Matches
 
@@ -63,6 +72,9 @@ def analyse(
         stats=dict(zip(FIGURES, map(_defined, figures.stats()), strict=True)),
         per_class={cat_id: _per_class(figures, label) for label, cat_id in enumerate(cat_ids)},
         curves=class_curves(matches, figures.precision[0, :, :, 0, -1]),
+        confusion=confusion(matches),
+        tide=tide(matches),
+        calibration=calibration(matches),
         errors=image_errors(matches),
         matches=matches,
     )

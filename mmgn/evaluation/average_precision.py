@@ -30,8 +30,7 @@ def average_precision(positives: np.ndarray, detections: np.ndarray, objects: np
     Returns:
         (...) values in [0, 1].
     """
-    # The terms and their order are pycocotools', so that every bit is.
-    precision = positives / (detections - positives + positives + np.spacing(1))
+    precision = positives / (detections + np.spacing(1))
     envelope = np.maximum.accumulate(precision[..., ::-1], axis=-1)[..., ::-1]
     recall = positives / np.asarray(objects)[..., None]
     levels = np.searchsorted(RECALL_LEVELS, recall, side="right")

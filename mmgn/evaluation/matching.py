@@ -32,6 +32,8 @@ class Matches:
         own_object: (D,) that object.
         other_iou: (D,) the same among objects of other classes.
         other_object: (D,) that object.
+        crossed: two arrays (P,), detections and objects of different classes with an IoU of at least 0.5, crowds left
+            out; by falling score, there by falling IoU.
         object_id: O annotation ids.
         object_image: (O,).
         object_label: (O,).
@@ -50,6 +52,7 @@ class Matches:
     own_object: np.ndarray
     other_iou: np.ndarray
     other_object: np.ndarray
+    crossed: tuple[np.ndarray, np.ndarray]
     object_id: list[Any]
     object_image: np.ndarray
     object_label: np.ndarray
@@ -80,6 +83,7 @@ def match(objects: Instances, detections: Instances, image_ids: list[Any], cat_i
     count, thresholds = len(order), len(IOU_THRESHOLDS)
     found = np.full((count, thresholds), -1, dtype=np.int32)
     nearest = {name: (np.zeros(count), np.zeros(count, dtype=np.int32)) for name in ("own", "other")}
+    crossed = []
     for rows, columns, iou in _overlaps(objects, detections, order):
         own = detections.label[order[rows]][:, None] == objects.label[columns][None]
         crowd = objects.crowd[columns]
@@ -88,10 +92,16 @@ def match(objects: Instances, detections: Instances, image_ids: list[Any], cat_i
             best = masked.argmax(axis=1)
             nearest[name][0][rows] = np.take_along_axis(masked, best[:, None], axis=1)[:, 0]
             nearest[name][1][rows] = columns[best]
+        d, o = np.nonzero(~own & ~crowd & (iou >= IOU_THRESHOLDS[0]))
+        crossed.append(np.stack([d + rows.start, columns[o], iou[d, o]]))
         local = _match_image(np.where(own, iou, -1.0), crowd)
         found[rows] = np.where(local >= 0, columns[local], -1)
     by_class = np.lexsort((-detections.score[order], detections.label[order]))
     order, found = order[by_class], found[by_class]
+    new_place = np.argsort(by_class)
+    crossed_detection, crossed_object, crossed_iou = np.concatenate([np.zeros((3, 0)), *crossed], axis=1)
+    crossed_detection = new_place[crossed_detection.astype(int)]
+    by_score = np.lexsort((-crossed_iou, crossed_detection, -detections.score[order][crossed_detection]))
     return Matches(
         image_ids=image_ids,
         cat_ids=cat_ids,
@@ -105,6 +115,7 @@ def match(objects: Instances, detections: Instances, image_ids: list[Any], cat_i
         own_object=nearest["own"][1][by_class],
         other_iou=nearest["other"][0][by_class],
         other_object=nearest["other"][1][by_class],
+        crossed=(crossed_detection[by_score], crossed_object[by_score].astype(int)),
         object_id=objects.ids,
         object_image=objects.image,
         object_label=objects.label,
