@@ -7,7 +7,7 @@ from mmgn.evaluation.confusion import Confusion
 from mmgn.evaluation.curves import ClassCurve
 from mmgn.evaluation.errors import KINDS, SCORE_THRESHOLD, ImageErrors
 from mmgn.evaluation.matching import Matches
-from mmgn.evaluation.resampling import Interval, bootstrap
+from mmgn.evaluation.resampling import Interval, bootstrap, bootstrap_classes
 
 __all__ = [
     "FIGURES",
@@ -22,4 +22,5 @@ __all__ = [
     "Matches",
     "analyse",
     "bootstrap",
+    "bootstrap_classes",
 ]

@@ -1,6 +1,7 @@
 """How sure a difference in AP is: the bootstrap over images."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -10,6 +11,8 @@ from mmgn.evaluation.matching import Matches
 
 #: Entries of the largest intermediate array, so that memory stays bounded: 4 MiB as int32.
 _BLOCK = 2**20
+#: Share of the resamples in an interval.
+_LEVEL = 0.95
 
 
 @dataclass(frozen=True)
@@ -47,24 +50,29 @@ def bootstrap(a: Analysis, b: Analysis, replicates: int = 1000, seed: int = 0) -
     Raises:
         ValueError: the two are of different annotations, or there is no object.
     """
-    for name in ("image_ids", "cat_ids", "object_id"):
-        ours, theirs = getattr(a.matches, name), getattr(b.matches, name)
-        if ours != theirs:
-            raise ValueError(
-                f"results on different annotations cannot be compared: {name} differ ({len(ours)} and {len(theirs)} "
-                "of them); judge both with the same annotation file and categories"
-            )
+    draws = _draws(a, b, replicates, seed)
     before, after = a.stats["mAP"], b.stats["mAP"]
     if before is None or after is None:
         raise ValueError("there is no object to be found, so there is no mAP to compare")
-    images = len(a.matches.image_ids)
-    draws = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=replicates)
-    draws = draws.astype(np.int32)
-    differences = mean_ap(b.matches, draws) - mean_ap(a.matches, draws)
-    level = 0.95
-    # A resample may be without any object, and then without mAP.
-    low, high = np.nanquantile(differences, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(after - before, float(low), float(high), level, replicates)
+    return _interval(after - before, mean_ap(b.matches, draws) - mean_ap(a.matches, draws))
+
+
+def bootstrap_classes(a: Analysis, b: Analysis, replicates: int = 1000, seed: int = 0) -> dict[Any, Interval]:
+    """Return the interval of the difference in AP by category id, of classes that have objects; as :func:`bootstrap`.
+
+    Raises:
+        ValueError: the two are of different annotations.
+    """
+    draws = _draws(a, b, replicates, seed)
+    intervals = {}
+    for label in np.flatnonzero(a.matches.objects_of):
+        cat_id = a.matches.cat_ids[label]
+        before, after = (own.per_class[cat_id]["AP"] for own in (a, b))
+        assert before is not None
+        assert after is not None
+        differences = class_ap(b.matches, draws, int(label)) - class_ap(a.matches, draws, int(label))
+        intervals[cat_id] = _interval(after - before, differences)
+    return intervals
 
 
 def mean_ap(matches: Matches, weights: np.ndarray) -> np.ndarray:
@@ -80,16 +88,44 @@ def mean_ap(matches: Matches, weights: np.ndarray) -> np.ndarray:
     """
     total, classes = np.zeros(len(weights)), np.zeros(len(weights))
     for label in np.flatnonzero(matches.objects_of):
-        own = matches.of_class(int(label))
-        mine = matches.object_image[(matches.object_label == label) & ~matches.crowd]
-        rows = max(1, _BLOCK // max(1, own.stop - own.start))
-        for start in range(0, len(weights), rows):
-            block = slice(start, start + rows)
-            objects = weights[block][:, mine].sum(axis=1)
-            ap = _class_ap(matches, own, weights[block][:, matches.image[own]], np.maximum(objects, 1))
-            total[block] += np.where(objects > 0, ap, 0.0)
-            classes[block] += objects > 0
+        ap = class_ap(matches, weights, int(label))
+        total += np.nan_to_num(ap)
+        classes += ~np.isnan(ap)
     return np.divide(total, classes, out=np.full(len(weights), np.nan), where=classes > 0)
+
+
+def class_ap(matches: Matches, weights: np.ndarray, label: int) -> np.ndarray:
+    """Return (B,) the AP of one class, as :func:`mean_ap` does of all."""
+    own = matches.of_class(label)
+    mine = matches.object_image[(matches.object_label == label) & ~matches.crowd]
+    ap = np.full(len(weights), np.nan)
+    rows = max(1, _BLOCK // max(1, own.stop - own.start))
+    for start in range(0, len(weights), rows):
+        block = slice(start, start + rows)
+        objects = weights[block][:, mine].sum(axis=1)
+        values = _class_ap(matches, own, weights[block][:, matches.image[own]], np.maximum(objects, 1))
+        ap[block] = np.where(objects > 0, values, np.nan)
+    return ap
+
+
+def _draws(a: Analysis, b: Analysis, replicates: int, seed: int) -> np.ndarray:
+    """Return (B, I) int32, how many times each resample has each image of two analyses of the same annotations."""
+    for name in ("image_ids", "cat_ids", "object_id"):
+        ours, theirs = getattr(a.matches, name), getattr(b.matches, name)
+        if ours != theirs:
+            raise ValueError(
+                f"results on different annotations cannot be compared: {name} differ ({len(ours)} and {len(theirs)} "
+                "of them); judge both with the same annotation file and categories"
+            )
+    images = len(a.matches.image_ids)
+    draws = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=replicates)
+    return draws.astype(np.int32)
+
+
+def _interval(difference: float, differences: np.ndarray) -> Interval:
+    # A resample may be without any object, and then without AP.
+    low, high = np.nanquantile(differences, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
+    return Interval(difference, float(low), float(high), _LEVEL, len(differences))
 
 
 def _class_ap(matches: Matches, own: slice, weights: np.ndarray, objects: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from mmgn.evaluation import analyse, bootstrap
+from mmgn.evaluation import analyse, bootstrap, bootstrap_classes
 from mmgn.evaluation.resampling import mean_ap
 
 
@@ -67,6 +67,17 @@ def test_equal_results_differ_in_no_resample(coco):
     a = analyse(truth, results, "bbox", coco.cat_ids)
     interval = bootstrap(a, analyse(truth, copy.deepcopy(results), "bbox", coco.cat_ids), replicates=50)
     assert (interval.difference, interval.low, interval.high, interval.replicates) == (0, 0, 0, 50)
+
+
+def test_a_classs_interval_is_that_of_judging_it_alone(coco):
+    truth, results = coco.random_set(4, images=30)
+    worse = [entry | {"score": entry["score"] ** 2} for entry in results[::2]]
+    found = bootstrap_classes(*(analyse(truth, own, "bbox", coco.cat_ids) for own in (results, worse)), 40)
+    # The last class has no objects, the first no detections.
+    assert sorted(found) == sorted(coco.cat_ids[:-1])
+    for cat_id, interval in found.items():
+        assert interval == bootstrap(*(analyse(truth, own, "bbox", [cat_id]) for own in (results, worse)), 40)
+        assert (interval.low < interval.high) == (cat_id != coco.cat_ids[0])
 
 
 def test_other_annotations_are_refused(coco):
