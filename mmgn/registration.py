@@ -10,7 +10,11 @@ from mmgn.compat import checkpoint, flops, mmcv_ops, packages
 from mmgn.layers import FusedGN
 
 # Registry of mmdet, and which module brings what is ours in it.
-_IN_MMDET = {"MODELS": "mmgn.models.detection", "DATASETS": "mmgn.datasets.shared"}
+_IN_MMDET = {
+    "MODELS": "mmgn.models.detection",
+    "DATASETS": "mmgn.datasets.shared",
+    "METRICS": "mmgn.evaluation.fast_coco_metric",
+}
 
 
 def register() -> None:

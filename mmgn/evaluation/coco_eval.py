@@ -51,6 +51,18 @@ class CocoEval:
     iou_thrs: np.ndarray
     max_dets: Sequence[int]
 
+    def select(self, iou_thrs: Sequence[float] | np.ndarray, max_dets: Sequence[int]) -> "CocoEval":
+        """Return the part at some of the IoU thresholds and counts of detections, as if it had been evaluated alone."""
+        t = [int(np.abs(self.iou_thrs - threshold).argmin()) for threshold in iou_thrs]
+        m = [self.max_dets.index(count) for count in sorted(max_dets)]
+        return CocoEval(
+            self.precision[t][..., m],
+            self.scores[t][..., m],
+            self.recall[t][..., m],
+            self.iou_thrs[t],
+            sorted(max_dets),
+        )
+
     def ap(self, *, iou_thr: float | None = None, area: str = "all", max_dets: int, label: Any = slice(None)) -> float:
         """Return the mean precision, over all IoU thresholds or at one, over all classes or of one; -1 for none."""
         if max_dets not in self.max_dets:

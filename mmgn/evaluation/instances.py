@@ -53,11 +53,10 @@ def read_objects(truth: dict[str, Any], iou_type: str, image_ids: Sequence[Any],
         ValueError: annotations lack what the IoU type needs.
     """
     entries = truth.get("annotations", [])
-    # By the mask for 'segm'. An empty list is no mask.
-    _require_key(entries, "segmentation" if iou_type == "segm" else "bbox", "annotations")
-    _require_key(entries, "area", "annotations")
     kept, image, label = _place(entries, image_ids, cat_ids)
     entries = [entries[number] for number in kept]
+    _require_key(entries, "segmentation" if iou_type == "segm" else "bbox", "annotations")
+    _require_key(entries, "area", "annotations")
     shapes: Any
     if iou_type == "segm":
         sizes = {entry["id"]: (entry["height"], entry["width"]) for entry in truth["images"]}
@@ -88,12 +87,7 @@ def read_detections(
         ValueError: results are of other images, or lack what the IoU type needs.
     """
     known = set(image_ids)
-    strange = [entry["image_id"] for entry in results if entry["image_id"] not in known]
-    if strange:
-        raise ValueError(
-            f"{len(strange)} of {len(results)} results are of images that the annotations do not have (first: "
-            f"image_id {strange[0]!r}): the results are of another data set"
-        )
+    require_known([entry["image_id"] for entry in results if entry["image_id"] not in known], len(results))
     _require_key(results, "segmentation" if iou_type == "segm" else "bbox", "results")
     kept, image, label = _place(results, image_ids, cat_ids)
     entries = [results[number] for number in kept]
@@ -131,6 +125,15 @@ def ranked(detections: Instances, limit: int) -> np.ndarray:
     return kept[np.lexsort((-detections.score[kept], detections.image[kept]))]
 
 
+def require_known(strange: Sequence[Any], total: int) -> None:
+    """Raise ValueError if there are results of images that are not in the annotations."""
+    if strange:
+        raise ValueError(
+            f"{len(strange)} of {total} results are of images that the annotations do not have (first: image_id "
+            f"{strange[0]!r}): the results are of another data set"
+        )
+
+
 def _place(
     entries: Sequence[dict[str, Any]], image_ids: Sequence[Any], cat_ids: Sequence[Any]
 ) -> tuple[list[int], np.ndarray, np.ndarray]:
@@ -148,11 +151,8 @@ def _boxes(entries: Sequence[dict[str, Any]]) -> np.ndarray:
 
 
 def _require_key(entries: Sequence[dict[str, Any]], key: str, what: str) -> None:
-    def missing(entry: dict[str, Any]) -> bool:
-        value = entry.get(key)
-        return value is None or (key == "segmentation" and not value)
-
-    without = [number for number, entry in enumerate(entries) if missing(entry)]
+    # An empty list is no mask; an area of 0 is an area.
+    without = [number for number, entry in enumerate(entries) if entry.get(key) in (None, [])]
     if without:
         first = entries[without[0]]
         name = f"id {first['id']}" if "id" in first else f"number {without[0]}"
