@@ -1,0 +1,89 @@
+"""Checks of COCO annotation files and their images: what would break training or corrupt AP, before it does."""
+
+import os
+from collections.abc import Sequence
+
+from mmgn.datasets.check.annotations import (
+    check_classes,
+    check_entries,
+    large_and_hostile,
+    read_table,
+)
+from mmgn.datasets.check.findings import KINDS, Findings
+from mmgn.datasets.check.images import check_images
+from mmgn.datasets.check.masks import check_masks
+
+__all__ = ["KINDS", "Findings", "check_dataset", "check_quickly"]
+
+
+def check_dataset(
+    ann_file: str | os.PathLike[str],
+    img_dir: str | os.PathLike[str] | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+    decode: bool = False,
+    jobs: int | None = None,
+    examples: int = 3,
+) -> Findings:
+    """Check an annotation file and its images.
+
+    Args:
+        ann_file: COCO annotations; trusted in nothing.
+        img_dir: the images' folder; None leaves the images out.
+        classes: those of a config, to be checked against the categories.
+        decode: read every pixel of the images, not the headers alone.
+        jobs: threads that read images; None for one a core.
+        examples: how many to keep of each kind of defect.
+
+    Raises:
+        OSError: the annotation file cannot be read.
+
+    Example:
+        >>> found = check_dataset("data/coco/annotations/instances_val2017.json", "data/coco/val2017")  # doctest: +SKIP
+        >>> print(found.text())  # doctest: +SKIP
+    """
+    findings = Findings(str(ann_file), limit=examples)
+    with large_and_hostile():
+        table = read_table(ann_file, findings)
+        if table is None:
+            return findings
+        check_entries(table, findings)
+        check_masks(table, findings)
+    if classes is not None:
+        check_classes(table, classes, findings)
+    if img_dir is not None:
+        check_images(table.images, img_dir, findings, decode, jobs)
+    return findings
+
+
+def check_quickly(
+    ann_file: str | os.PathLike[str],
+    img_dir: str | os.PathLike[str] | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+    images: int = 32,
+) -> Findings:
+    """Check what seconds allow: all but the shapes of masks, and the headers of a few images spread over the file.
+
+    Args:
+        ann_file: COCO annotations.
+        img_dir: the images' folder; None leaves the images out.
+        classes: those of a config, to be checked against the categories.
+        images: how many.
+
+    Raises:
+        OSError: the annotation file cannot be read.
+    """
+    findings = Findings(str(ann_file))
+    with large_and_hostile():
+        table = read_table(ann_file, findings, polygons=False)
+        if table is None:
+            return findings
+        check_entries(table, findings)
+        bare = [row for row, entry in enumerate(table.annotations) if not entry.get("segmentation")]
+        findings.add("mask_missing", bare, table.tell)
+    if classes is not None:
+        check_classes(table, classes, findings)
+    if img_dir is not None:
+        check_images(table.images[:: max(1, len(table.images) // images)][:images], img_dir, findings)
+    return findings
