@@ -1,15 +1,17 @@
-"""From a command line to a config that is known to be runnable: paths found, data there."""
+"""From a command line to a config."""
 
 import difflib
 import importlib.util
+import os
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
+from mmgn.engine.data import metrics, set_data_root
+
 #: The configs, in a checkout and in an installed wheel alike.
 CONFIGS = Path(__file__).parent.parent / ".mim" / "configs"
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 
 
 def find_config(name: str) -> Path:
@@ -49,7 +51,12 @@ def package_configs(package: str) -> Path | None:
 
 
 def load_config(
-    name: str, *, options: dict[str, Any] | None = None, work_dir: str | None = None, launcher: str = "none"
+    name: str,
+    *,
+    options: dict[str, Any] | None = None,
+    work_dir: str | None = None,
+    launcher: str = "none",
+    data_root: str | None = None,
 ) -> Config:
     """Read a config and apply what the command line says, in mmdet's order of precedence.
 
@@ -58,10 +65,12 @@ def load_config(
         options: what ``--cfg-options`` gave.
         work_dir: over the config's own ``work_dir``, which is over ``work_dirs/<config name>``.
         launcher: none, pytorch, slurm or mpi.
+        data_root: in the place of the config's own (:func:`mmgn.engine.data.set_data_root`); None for the
+            environment's ``MMDET_DATASETS``, mmdet's name for it, if set. ``options`` are over both.
 
     Raises:
         FileNotFoundError: no such config.
-        ValueError: it cannot be read.
+        ValueError: it cannot be read, or has no data root to replace.
     """
     path = find_config(name)
     try:
@@ -72,6 +81,9 @@ def load_config(
             f"config {str(path)!r} cannot be read, or one of its _base_ files: {type(error).__name__}: {error}"
         ) from error
     cfg.launcher = launcher
+    data_root = data_root or os.environ.get("MMDET_DATASETS")
+    if data_root:
+        set_data_root(cfg, data_root)
     if options:
         cfg.merge_from_dict(options)
     if work_dir is not None:
@@ -91,76 +103,6 @@ def record_run(cfg: Config) -> None:
     if not any(hook.get("type") == "RunRecordHook" for hook in hooks):
         cfg.custom_hooks = [*hooks, dict(type="RunRecordHook")]
     for split in ("val", "test"):
-        for _, metric in _metrics(cfg, split):
-            if metric.get("type") == "CocoMetric" and not metric.get("outfile_prefix"):
+        for _, metric in metrics(cfg, split):
+            if metric.get("type") in ("CocoMetric", "FastCocoMetric") and not metric.get("outfile_prefix"):
                 metric["outfile_prefix"] = str(Path(cfg.work_dir) / "predictions")
-
-
-def check_data(cfg: Config, *splits: str) -> None:
-    """Check that annotation files and image folders are there, before anything is built.
-
-    Args:
-        cfg: the config.
-        splits: of 'train', 'val' and 'test'. Data behind a URL or a storage backend, and data sets of unknown form,
-            are left to mmdet.
-
-    Raises:
-        FileNotFoundError: a path is missing or an image folder has no image; the message tells the setting.
-    """
-    for split in splits:
-        dataset = (cfg.get(f"{split}_dataloader") or {}).get("dataset")
-        if dataset is not None:
-            _check_dataset(dataset, f"{split}_dataloader.dataset")
-        for where, metric in _metrics(cfg, split):
-            if metric.get("ann_file"):
-                _check_file(_path("", metric["ann_file"], metric), f"{where}.ann_file")
-
-
-def _metrics(cfg: Config, split: str) -> list[tuple[str, Any]]:
-    evaluator = cfg.get(f"{split}_evaluator")
-    name = f"{split}_evaluator"
-    if isinstance(evaluator, (list, tuple)):
-        return [(f"{name}.{i}", metric) for i, metric in enumerate(evaluator) if isinstance(metric, dict)]
-    return [(name, evaluator)] if isinstance(evaluator, dict) else []
-
-
-def _check_dataset(dataset: Any, where: str) -> None:
-    if not isinstance(dataset, dict):
-        return
-    # RepeatDataset, ConcatDataset and the like.
-    if "dataset" in dataset:
-        _check_dataset(dataset["dataset"], f"{where}.dataset")
-    for i, inner in enumerate(dataset.get("datasets") or ()):
-        _check_dataset(inner, f"{where}.datasets.{i}")
-    root = dataset.get("data_root") or ""
-    if dataset.get("ann_file"):
-        _check_file(_path(root, dataset["ann_file"], dataset), f"{where}.ann_file", f"{where}.data_root")
-    for key, prefix in (dataset.get("data_prefix") or {}).items():
-        folder = None if prefix is None else _path(root, prefix, dataset)
-        if folder is None:
-            continue
-        setting = f"{where}.data_prefix.{key}"
-        if not folder.is_dir():
-            raise FileNotFoundError(_missing("image folder", folder, "does not exist", setting, f"{where}.data_root"))
-        if not any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.rglob("*")):
-            raise FileNotFoundError(_missing("image folder", folder, "has no images", setting, f"{where}.data_root"))
-
-
-def _path(root: str, path: Any, owner: Any) -> Path | None:
-    # A backend may map local-looking paths to a remote store.
-    if not isinstance(path, str) or "://" in root or "://" in path or owner.get("backend_args"):
-        return None
-    return Path(root) / path
-
-
-def _check_file(path: Path | None, *settings: str) -> None:
-    if path is not None and not path.is_file():
-        raise FileNotFoundError(_missing("annotation file", path, "does not exist", *settings))
-
-
-def _missing(what: str, path: Path, state: str, *settings: str) -> str:
-    options = " or ".join(f"{setting}=..." for setting in settings)
-    return (
-        f"{what} {str(path)!r} ({settings[0]}) {state}, seen from {Path.cwd()}. Put the data there, or point "
-        f"elsewhere with --cfg-options {options}; tools/quickstart.py makes the digits."
-    )

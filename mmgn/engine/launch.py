@@ -9,7 +9,8 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmgn.engine import distributed
-from mmgn.engine.config import check_data, load_config, record_run
+from mmgn.engine.config import load_config, record_run
+from mmgn.engine.data import check_data
 
 
 def parse_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
@@ -19,6 +20,11 @@ def parse_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
         nargs="+",
         action=DictAction,
         help='override settings, as key=value; lists as key="[a,b]", without white space',
+    )
+    parser.add_argument(
+        "--data-root",
+        metavar="DIR",
+        help="folder of the data, in the place of the config's data_root; also by the environment's MMDET_DATASETS",
     )
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
     # torch.distributed.launch passes --local-rank, older ones --local_rank.
@@ -35,7 +41,13 @@ def prepare(args: argparse.Namespace, *splits: str) -> Config:
         FileNotFoundError: the config or the data are not there.
         ValueError: the config cannot be read.
     """
-    cfg = load_config(args.config, options=args.cfg_options, work_dir=args.work_dir, launcher=args.launcher)
+    cfg = load_config(
+        args.config,
+        options=args.cfg_options,
+        work_dir=args.work_dir,
+        launcher=args.launcher,
+        data_root=args.data_root,
+    )
     check_data(cfg, *splits)
     record_run(cfg)
     return cfg
