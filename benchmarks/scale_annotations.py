@@ -10,6 +10,7 @@ items in random order, then both are measured. The peak is the resident set's. F
 
 import argparse
 import gc
+import itertools
 import json
 import multiprocessing
 import random
@@ -28,8 +29,8 @@ import synthetic_coco
 import mmgn
 from mmgn.compat import environment
 
-#: Name, times COCO, with polygons or boxes alone.
-FILES = [("coco", 1, True), ("coco_boxes", 1, False), ("coco_boxes_x10", 10, False)]
+#: Name: times COCO, with polygons or boxes alone.
+FILES = {"coco": (1, True), "coco_boxes": (1, False), "coco_boxes_x5": (5, False), "coco_boxes_x10": (10, False)}
 DATASETS = ("CocoDataset", "SharedCocoDataset, first start", "SharedCocoDataset, later start")
 _READS = 20_000
 
@@ -112,42 +113,47 @@ def measure(kind: str, file: Path, cache: Path, repeats: int) -> dict[str, Any]:
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--files", nargs="+", default=[name for name, *_ in FILES], help="which files [all]")
+    parser.add_argument("--files", nargs="+", default=list(FILES), choices=FILES, help="which files [all]")
+    parser.add_argument("--datasets", nargs="+", default=DATASETS, choices=DATASETS, help="which data sets [all]")
     parser.add_argument("--repeats", type=int, default=3, help="processes per figure; ten times COCO has one [3]")
     parser.add_argument("--scratch", type=Path, help="where the files are made [a temporary folder]")
-    parser.add_argument("--out", type=Path, help="JSON file to write; rows of files not asked for are kept")
+    parser.add_argument("--out", type=Path, help="JSON file to write; rows that are not measured are kept")
     parser.add_argument("--load", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.load:
         kind, file, cache = args.load
         print(json.dumps(load(kind, Path(file), Path(cache))))
         return
-    old = json.loads(args.out.read_text())["rows"] if args.out and args.out.exists() else []
-    rows = [row for row in old if row["file"] not in args.files]
+    rows = {}
+    if args.out and args.out.exists():
+        rows = {(row["file"], row["dataset"]): row for row in json.loads(args.out.read_text())["rows"]}
     with tempfile.TemporaryDirectory(dir=args.scratch) as folder:
-        for name, times, polygons in FILES:
-            if name not in args.files:
-                continue
+        for name in args.files:
+            times, polygons = FILES[name]
             file, cache = Path(folder, f"{name}.json"), Path(folder, "cache")
             images, objects = times * synthetic_coco.COCO_IMAGES, times * synthetic_coco.COCO_OBJECTS
             synthetic_coco.write(file, images, objects, polygons=polygons)
             repeats = args.repeats if times == 1 else 1
             what = {"file": name, "images": images, "objects": objects, "polygons": polygons, "runs": repeats}
             what["file_mib"] = round(file.stat().st_size / 2**20, 1)
-            for kind in DATASETS:
-                rows.append(what | {"dataset": kind} | measure(kind, file, cache, repeats))
-                print(rows[-1], flush=True)
+            for kind in args.datasets:
+                rows[name, kind] = what | {"dataset": kind} | measure(kind, file, cache, repeats)
+                print(rows[name, kind], flush=True)
+                if args.out:
+                    write(args.out, [rows[key] for key in itertools.product(FILES, DATASETS) if key in rows])
             file.unlink()
-    order = [name for name, *_ in FILES]
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write the report."""
     report = {
         "what": "loading annotation files: seconds, CPU seconds, MiB beyond the imports (worker: its whole), measured",
         "cpu": environment.collect()["system"]["cpu"],
         "mmgn": mmgn.__version__,
-        "rows": sorted(rows, key=lambda row: order.index(row["file"])),
+        "rows": rows,
     }
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(report, indent=2) + "\n")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":
