@@ -15,6 +15,9 @@ WHOLE_FILES = {"backend": "mmgn_whole_files"}
 class WriteError(OSError):
     """A file that could not be written: which, how large, why; what was there before is untouched."""
 
+    def __str__(self) -> str:
+        return str(self.strerror)
+
 
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file so that a reader, and a crash, finds the old content or the new one.

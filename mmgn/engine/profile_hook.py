@@ -45,7 +45,7 @@ class ProfileHook(Hook):
         wait, warmup = (skip - 1, 1) if skip else (0, 0)
         self._profiler = profiler.profile(
             schedule=profiler.schedule(wait=wait, warmup=warmup, active=iters, repeat=1),
-            on_trace_ready=lambda traced: self._save(runner, traced),
+            on_trace_ready=lambda traced: self._save(runner, traced, iters),
             record_shapes=True,
             profile_memory=True,
         )
@@ -61,7 +61,7 @@ class ProfileHook(Hook):
         if self._profiler is not None:
             self._profiler.stop()
 
-    def _save(self, runner: Any, traced: profiler.profile) -> None:
+    def _save(self, runner: Any, traced: profiler.profile, iters: int) -> None:
         folder = Path(runner.work_dir) / "profile"
         profiler.tensorboard_trace_handler(str(folder), f"rank{get_rank()}", use_gzip=True)(traced)
         if not is_main_process():
@@ -69,6 +69,6 @@ class ProfileHook(Hook):
         by = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
         table = traced.key_averages().table(sort_by=by, row_limit=self.rows, max_name_column_width=48)
         print(
-            f"{table}\nProfile of {self.iters} iterations: {folder}; open a trace in https://ui.perfetto.dev",
+            f"{table}\nProfile of {iters} iterations: {folder}; open a trace in https://ui.perfetto.dev",
             flush=True,
         )

@@ -19,17 +19,20 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
+from mmgn.engine.memory import device_of, peak_memory_mb
+
 
 @HOOKS.register_module()
 class ProgressHook(Hook):
-    """Show epoch, iteration, loss, last AP, seconds per iteration, time elapsed and left of the whole run.
+    """Show epoch, iteration, loss, last AP, seconds per iteration, time elapsed and left of the whole run, memory.
 
     On a terminal this is one live bar, with a second one over the images while a validation runs. Elsewhere,
     as in a CI log, a line is printed at every tenth of the run and every ``seconds``. Only the main process
     shows anything.
 
     The time left is that of the training iterations, at the mean pace of the last 100, plus the last
-    validation's time for each one still to come. The loss is the mean of the last 20 iterations.
+    validation's time for each one still to come. The loss is the mean of the last 20 iterations. The memory is the
+    peak of what CUDA has allocated, lately where a LoggerHook restarts it; without a GPU it is the process's.
 
     Args:
         quiet_console: Whether to keep the runner's INFO lines off the console, where they would drown the
@@ -166,6 +169,9 @@ class ProgressHook(Hook):
         if self._paces:
             parts.append(f"{pace:.3g} s/iter")
             parts.append(f"elapsed {_clock(time.monotonic() - self._train_start)}")
+            memory = peak_memory_mb(device_of(runner))
+            if memory is not None:
+                parts.append(f"memory {memory:.0f} MiB")
         return "  ".join(parts)
 
     def _evaluation_text(self, done: int) -> str:

@@ -56,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--val-loss", action="store_true", help="losses on the validation images too, which costs a pass over them")
     add("--tensorboard", action="store_true", help="scalars for TensorBoard too, by MMEngine's own visualizer")
     add("--profile", action="store_true", help="trace a few iterations into WORK_DIR/profile")
+    add("--skip-preflight", action="store_true", help="do not check data, classes, disk and norms first")
     add("--dry-run", action="store_true", help="check, train one update, tell memory and time; leaves nothing behind")
 
 
@@ -225,10 +226,10 @@ def _validation(cfg: Config, args: argparse.Namespace) -> None:
 def _tensorboard(cfg: Config) -> None:
     if importlib.util.find_spec("tensorboard") is None:
         raise ValueError("--tensorboard: no package tensorboard; pip install tensorboard")
-    visualizer = cfg.setdefault("visualizer", dict(type="Visualizer"))
-    backends = list(visualizer.get("vis_backends") or [])
+    visualizer = cfg.get("visualizer") or dict(type="Visualizer")
+    backends = visualizer.get("vis_backends") or []
     if not any(backend.get("type") == "TensorboardVisBackend" for backend in backends):
-        visualizer["vis_backends"] = [*backends, dict(type="TensorboardVisBackend")]
+        cfg.visualizer = dict(visualizer, vis_backends=[*backends, dict(type="TensorboardVisBackend")])
 
 
 def _add_hook(cfg: Config, hook: dict[str, Any]) -> None:
@@ -244,15 +245,15 @@ def safe_checkpoints(cfg: Config) -> None:
         cfg: changed in place. The best is by mask AP, by box AP where the evaluator judges no masks, and none where it
             is not COCO's.
     """
-    hooks = cfg.setdefault("default_hooks", {})
-    hook = hooks.setdefault("checkpoint", dict(type="CheckpointHook", interval=1))
+    hooks = cfg.get("default_hooks") or {}
+    hook = hooks.get("checkpoint", dict(type="CheckpointHook", interval=1))
     if not hook or hook.get("type") != "CheckpointHook":
         return
-    hook["type"] = "SafeCheckpointHook"
-    hook.setdefault("max_keep_ckpts", 3)
+    hook = dict(dict(max_keep_ckpts=3) | hook, type="SafeCheckpointHook")
     best = best_metric(cfg)
     if best and "save_best" not in hook:
         hook.update(save_best=best, rule="greater")
+    cfg.default_hooks = dict(hooks, checkpoint=hook)
 
 
 def best_metric(cfg: Config) -> str | None:

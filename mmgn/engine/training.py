@@ -35,7 +35,7 @@ def train(runner: Any) -> None:
         if cause is None:
             raise
         raise TrainingError(
-            f"training has stopped in iteration {runner.iter + 1}: {cause} {what_is_left(runner)}"
+            f"training has stopped after {runner.iter} iterations: {cause} {what_is_left(runner)}"
         ) from error
     finally:
         # Its bars would be drawn again over what is printed now.
