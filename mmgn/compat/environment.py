@@ -42,7 +42,7 @@ def collect() -> dict[str, Any]:
         "python": f"{platform.python_version()} ({sys.executable})",
         "system": {
             "os": platform.platform(),
-            "cpu": _match(r"model name\s*:\s*(.+)", "/proc/cpuinfo") or platform.machine(),
+            "cpu": cpu_name(),
             "cores": len(os.sched_getaffinity(0)),
             "ram_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         },
@@ -54,6 +54,11 @@ def collect() -> dict[str, Any]:
         "patches": _patches(),
         "clashes": _clashes(gpu, triton),
     }
+
+
+def cpu_name() -> str:
+    """Return the processor's name, its architecture where the system does not tell it."""
+    return _match(r"model name\s*:\s*(.+)", "/proc/cpuinfo") or platform.machine()
 
 
 def format_text(env: dict[str, Any]) -> str:

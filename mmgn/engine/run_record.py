@@ -37,7 +37,8 @@ class RunRecordHook(Hook):
       ``norms`` is :func:`mmgn.engine.norm_table.norm_table`: its folded rows and its warnings.
     * ``evaluation``: the last validation or test with its annotation file, image folder, prefix of the COCO
       results files, number of images, classes, metrics as logged, and the checkpoint. That is null when the
-      weights came from training in this process; ``iter`` then says from when.
+      weights came from training in this process; ``iter`` then says from when. ``ms_per_image`` and ``speed``
+      are there where :class:`mmgn.engine.SpeedHook` measured.
 
     What a data set or metric does not tell is null. Paths inside the work directory are relative to it, so that
     it can be moved; all others are absolute. Training from scratch in a work directory starts a new record.
@@ -166,11 +167,28 @@ class RunRecordHook(Hook):
             "model": _type_name(runner.cfg.get("model")),
             "seed": runner.seed,
             "world_size": get_world_size(),
-            "device": _device_name(device, self._versions),
+            "device": device_name(device),
             "peak_memory_mb": self._peak_mb,
             "peak_memory_kind": _memory_kind(device),
             "versions": self._versions,
         }
+
+
+def device_name(device: torch.device) -> str:
+    """Return what a reader knows the device by."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)} (CUDA)"
+    if device.type == "cpu":
+        return f"{environment.cpu_name()} (CPU, {torch.get_num_threads()} threads)"
+    return device.type
+
+
+def add_to_evaluation(runner: Any, facts: dict[str, Any]) -> None:
+    """Add facts to the evaluation that the runner's work directory has a record of, if it has one."""
+    path = _record_path(runner)
+    evaluation = _read(path).get("evaluation")
+    if evaluation is not None:
+        _write_section(path, "evaluation", evaluation | facts)
 
 
 def _record_path(runner: Any) -> Path:
@@ -256,14 +274,6 @@ def _norms(runner: Any) -> dict[str, Any] | None:
 
 def _device(runner: Any) -> torch.device:
     return next((p.device for p in runner.model.parameters()), torch.device("cpu"))
-
-
-def _device_name(device: torch.device, versions: dict[str, Any]) -> str:
-    if device.type == "cuda":
-        return f"{torch.cuda.get_device_name(device)} (CUDA)"
-    if device.type == "cpu":
-        return f"{versions['system']['cpu']} (CPU, {torch.get_num_threads()} threads)"
-    return device.type
 
 
 def _memory_kind(device: torch.device) -> str:

@@ -256,4 +256,5 @@ def test_a_users_subclass():
 def test_all_are_registered_and_none_takes_a_name_of_mmdets():
     for name in detection.__all__:
         assert MODELS.get(name) is getattr(detection, name)
-        assert MODELS.get(name.removeprefix("GN")).__module__.startswith("mmdet.")
+        if name.startswith("GN"):
+            assert MODELS.get(name.removeprefix("GN")).__module__.startswith("mmdet.")

@@ -1,3 +1,4 @@
+import importlib.util
 import os
 import subprocess
 import sys
@@ -10,17 +11,75 @@ TOOLS = Path(__file__).parents[2] / "tools"
 
 @pytest.fixture(scope="session")
 def run_tool():
-    """Run a tool in a folder, as a person does; returns the exit status and all it printed."""
+    """Run a tool in a folder, as a person does; returns the exit status and all it printed.
 
-    def run(cwd, name, *args):
+    Of the keywords, env is added to the environment, and timeout is in seconds.
+    """
+
+    def run(cwd, name, *args, env=None, timeout=None):
         result = subprocess.run(
             [sys.executable, str(TOOLS / name), *map(str, args)],
             cwd=cwd,
             # Two tools side by side on two cores, each with two threads, are many times slower.
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
+            timeout=timeout,
             capture_output=True,
             text=True,
         )
         return result.returncode, result.stdout + result.stderr
 
     return run
+
+
+@pytest.fixture(scope="session")
+def fitted(tmp_path_factory):
+    """A folder with data/digits, and fitted.pth: the digits' model after 40 steps on the four validation images."""
+    pytest.importorskip("mmdet")
+    import torch
+    from mmengine.optim import build_optim_wrapper
+    from mmengine.runner import Runner
+
+    from mmgn.datasets.digits import make_digits
+    from mmgn.engine.config import load_config
+    from mmgn.engine.model import build_model
+
+    folder = tmp_path_factory.mktemp("fitted")
+    make_digits(folder / "data/digits", num_train=8, num_val=4)
+    cfg = load_config("digits/mask-rcnn_r18-mini_fpn_fusedgn-all_digits.py")
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    model.init_weights()
+    cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
+    cfg.train_dataloader.dataset.update(
+        data_root=f"{folder}/data/digits/", ann_file="annotations/instances_val.json", data_prefix=dict(img="val/")
+    )
+    batches = Runner.build_dataloader(cfg.train_dataloader, seed=0)
+    optimizer = build_optim_wrapper(model, dict(optimizer=dict(type="AdamW", lr=1e-3)))
+    model.train()
+    for _ in range(40):
+        for batch in batches:
+            model.train_step(batch, optimizer)
+    meta = {"dataset_meta": batches.dataset.metainfo}
+    torch.save({"meta": meta, "state_dict": model.state_dict()}, folder / "fitted.pth")
+    return folder
+
+
+@pytest.fixture
+def call_tool(monkeypatch, capsys):
+    """Run a tool's main() in this process; returns the exit status and all it printed."""
+
+    def call(cwd, name, *args):
+        spec = importlib.util.spec_from_file_location(Path(name).stem, TOOLS / name)
+        tool = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(tool)
+        monkeypatch.chdir(cwd)
+        monkeypatch.setattr(sys, "argv", [name, *map(str, args)])
+        status, said = 0, ""
+        try:
+            tool.main()
+        except SystemExit as error:
+            status, said = (1, error.code) if isinstance(error.code, str) else (error.code or 0, "")
+        printed = capsys.readouterr()
+        return status, printed.out + printed.err + said
+
+    return call
