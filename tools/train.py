@@ -6,12 +6,15 @@ mmgn is imported before mmdet, so mmcv needs no compiled ops and checkpoints res
 import argparse
 import sys
 
+from mmengine.dist import get_rank
+
 import mmgn  # noqa: F401  # before mmdet: it serves mmcv's ops
 from mmgn.compat.checkpoint import CheckpointError
-from mmgn.engine import launch, train_options
+from mmgn.engine import distributed, launch, train_options
 from mmgn.engine.distributed import one_error
 from mmgn.engine.dry_run import dry_run
 from mmgn.engine.interrupt import Interrupted
+from mmgn.engine.preflight import preflight
 from mmgn.engine.training import TrainingError, train, what_is_left
 
 
@@ -30,10 +33,15 @@ def main() -> None:
     try:
         cfg = launch.prepare(args, "train", "val")
         train_options.apply(cfg, args)
+        # The other ranks wait for the first in a collective, with its long timeout.
+        distributed.start(cfg)
+        notes = "" if args.skip_preflight or get_rank() else preflight(cfg, norms=not args.dry_run)
         if args.dry_run:
-            print(dry_run(cfg))
+            print(*filter(None, (notes, dry_run(cfg))), sep="\n\n")
             return
         runner = launch.build_runner(cfg)
+        if notes:
+            runner.logger.info(notes)
     except (FileNotFoundError, ValueError, CheckpointError, TrainingError) as error:
         raise SystemExit(f"train.py: {error}") from None
     try:

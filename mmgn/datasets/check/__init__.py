@@ -61,6 +61,7 @@ def check_quickly(
     img_dir: str | os.PathLike[str] | None = None,
     *,
     classes: Sequence[str] | None = None,
+    masks: bool = True,
     images: int = 32,
 ) -> Findings:
     """Check what seconds allow: all but the shapes of masks, and the headers of a few images spread over the file.
@@ -69,6 +70,7 @@ def check_quickly(
         ann_file: COCO annotations.
         img_dir: the images' folder; None leaves the images out.
         classes: those of a config, to be checked against the categories.
+        masks: whether every object needs one.
         images: how many.
 
     Raises:
@@ -80,8 +82,9 @@ def check_quickly(
         if table is None:
             return findings
         check_entries(table, findings)
-        bare = [row for row, entry in enumerate(table.annotations) if not entry.get("segmentation")]
-        findings.add("mask_missing", bare, table.tell)
+        if masks:
+            bare = [row for row, entry in enumerate(table.annotations) if not entry.get("segmentation")]
+            findings.add("mask_missing", bare, table.tell)
     if classes is not None:
         check_classes(table, classes, findings)
     if img_dir is not None:
