@@ -1,35 +1,44 @@
-"""Pictures of predictions beside the truth, of the worst and the best images."""
+"""Which images the gallery shows, and what is found, false and missed on each."""
 
-import colorsys
-import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
-from pycocotools import mask as mask_api
-from pycocotools.coco import COCO
+from PIL import Image, ImageOps
 
-from mmgn.report.coco_figures import SCORE_THRESHOLD, CocoFigures, ImageCounts, index_coco
-from mmgn.report.predictions import Predictions
+from mmgn.evaluation import SCORE_THRESHOLD, Analysis, ImageErrors
+from mmgn.report.pictures import Drawn, draw_entries, entry_box, index_coco
+from mmgn.report.run import Run
 
-#: Longer side of a picture in pixels; smaller images are enlarged so that labels can be read.
-LONG_SIDE = 480
-LABEL_SIZE = 17
-MASK_OPACITY = 0.45
+#: What all pictures together may weigh, in bytes; a page holds them as base64, a third more.
+MAX_BYTES = 5_000_000
+MISSED = "missed"
+CORRECT = "correct"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One error of an image: an object that was missed, or a detection that found none."""
+
+    #: ``missed``, or one of ``mmgn.evaluation.KINDS``.
+    error: str
+    #: Position of its class among the run's categories.
+    label: int
+    text: str
+    #: x, y, width and height in per cent of the image.
+    box: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class Pair:
     """One image twice, as JPEG: with the truth and with the predictions."""
 
-    counts: ImageCounts
+    counts: ImageErrors
     file_name: str
     truth: bytes
     prediction: bytes
+    marks: list[Mark]
 
     @property
     def caption(self) -> str:
@@ -40,58 +49,125 @@ class Pair:
 
 @dataclass(frozen=True)
 class Gallery:
-    """The pairs from worst to best, how they were chosen, and what could not be shown."""
+    """The pairs from hardest on, how they were chosen, and what could not be shown."""
 
     pairs: list[Pair]
     selection: str
     missing: list[str]
 
 
-def draw_gallery(predictions: Predictions, figures: dict[str, CocoFigures], max_images: int) -> Gallery | None:
-    """Draw the worst and the best images by F1, ``max_images`` in all; None without figures to rank by."""
-    kind = next((kind for kind in ("segm", "bbox") if kind in figures), None)
-    if kind is None:
+def draw_gallery(run: Run, max_images: int) -> Gallery | None:
+    """Draw the hardest images by F1, and others that have errors which those do not; None without figures.
+
+    Fewer than ``max_images`` are drawn where their pictures would weigh more than ``MAX_BYTES``.
+    """
+    if run.kind is None or run.predictions is None:
         return None
-    truth = index_coco(predictions.truth)
-    names = {entry["id"]: str(entry["name"]) for entry in predictions.categories}
-    # Lowest score first, so that the surest detection is drawn on top.
-    sure = sorted(
-        (e for e in predictions.results[kind] if e["score"] >= SCORE_THRESHOLD), key=lambda entry: entry["score"]
-    )
-    chosen, selection = _select(figures[kind].images, max_images, "masks" if kind == "segm" else "boxes")
-    if not sure:
-        selection += f" No detection has a score of {SCORE_THRESHOLD} or more."
-    pairs, missing = [], []
+    scene = _Scene(run)
+    what = "masks" if run.kind == "segm" else "boxes"
+    rule = f"by F1 of {what} at IoU 0.5 and score ≥ {SCORE_THRESHOLD}; equals by image id."
+    chosen, selection = _select(scene, max_images, rule)
+    pairs, missing, size = [], [], 0
     for counts in chosen:
-        info = truth.imgs[counts.image_id]
+        info = scene.images[counts.image_id]
         try:
-            picture = _open(predictions.img_dir, info)
+            picture = _open(run.predictions.img_dir, info)
         except (OSError, ValueError) as error:
             missing.append(f"{info['file_name']}: {error}")
             continue
-        drawn = [
-            _draw(picture, [e for e in entries if e["category_id"] in names], names, truth)
-            for entries in (truth.imgToAnns[info["id"]], [e for e in sure if e["image_id"] == info["id"]])
-        ]
-        pairs.append(Pair(counts, str(info["file_name"]), *drawn))
+        pair = scene.draw(counts, picture)
+        size += len(pair.truth) + len(pair.prediction)
+        if size > MAX_BYTES:
+            selection += f" After {len(pairs)} of them the pictures weigh {MAX_BYTES / 1e6:.0f} MB, the most here."
+            break
+        pairs.append(pair)
+    if not any(counts.kinds for counts in scene.analysis.errors):
+        selection += f" No detection has a score of {SCORE_THRESHOLD} or more."
     return Gallery(pairs, selection, missing)
 
 
-def _select(images: Sequence[ImageCounts], max_images: int, what: str) -> tuple[list[ImageCounts], str]:
-    # Ids are numbers or text; padded, both sort as they read.
-    ranked = sorted(images, key=lambda counts: (counts.f1, str(counts.image_id).zfill(20)))
-    rule = f"by F1 of {what} at IoU 0.5 and score ≥ {SCORE_THRESHOLD}; equals by image id."
-    total, best = len(ranked), max_images // 2
-    if total <= max_images:
-        return ranked, f"All {total} images with objects or detections, worst first, {rule}"
-    worst = max_images - best
+class _Scene:
+    """The data set and its results, by image."""
+
+    def __init__(self, run: Run) -> None:
+        assert run.predictions is not None
+        assert run.kind is not None
+        self.analysis: Analysis = run.analyses[run.kind]
+        self.results = run.predictions.results[run.kind]
+        self.coco = index_coco(run.predictions.truth)
+        self.images = self.coco.imgs
+        self.labels = {entry["id"]: label for label, entry in enumerate(run.predictions.categories)}
+        self.names = [str(entry["name"]) for entry in run.predictions.categories]
+        self.confused = _confused_with(self.analysis)
+
+    def errors(self, counts: ImageErrors) -> set[tuple[Any, str]]:
+        """Return the pairs of category and error that an image shows."""
+        false = {(self.results[i]["category_id"], kind) for i, kind in counts.kinds.items() if kind != CORRECT}
+        return false | {(self.coco.anns[number]["category_id"], MISSED) for number in counts.missed_ids}
+
+    def draw(self, counts: ImageErrors, picture: Image.Image) -> Pair:
+        """Draw an image; missed objects first in the list, then what is false by falling score."""
+        missed = set(counts.missed_ids)
+        objects = [e for e in self.coco.imgToAnns[counts.image_id] if e["category_id"] in self.labels]
+        truth = [self._drawn(entry, MISSED if entry["id"] in missed else CORRECT) for entry in objects]
+        # Lowest score first, so that the surest detection is drawn on top.
+        sure = sorted(counts.kinds.items(), key=lambda item: self.results[item[0]]["score"])
+        found = [self._drawn(self.results[index], kind, self.confused.get(index)) for index, kind in sure]
+        marks = [self._mark(drawn, picture) for drawn in (*truth, *reversed(found)) if drawn.kind != CORRECT]
+        name = str(self.images[counts.image_id]["file_name"])
+        return Pair(counts, name, *(draw_entries(picture, drawn, self.coco) for drawn in (truth, found)), marks)
+
+    def _drawn(self, entry: Mapping[str, Any], kind: str, is_really: Any = None) -> Drawn:
+        label = self._name(entry["category_id"])
+        if "score" in entry:
+            label += f" {entry['score']:.2f}"
+        text = label if kind == CORRECT else f"{label} {kind}"
+        return Drawn(entry, kind, label, text if is_really is None else f"{text}, is {self._name(is_really)}")
+
+    def _name(self, cat_id: Any) -> str:
+        return self.names[self.labels[cat_id]]
+
+    def _mark(self, drawn: Drawn, picture: Image.Image) -> Mark:
+        width, height = picture.size
+        x, y, w, h = entry_box(drawn.entry)
+        box = tuple(round(100 * part, 1) for part in (x / width, y / height, w / width, h / height))
+        return Mark(drawn.kind, self.labels[drawn.entry["category_id"]], drawn.text, box)
+
+
+def _confused_with(analysis: Analysis) -> dict[int, Any]:
+    """Return, by position in the results, the category of the object that a wrongly classified detection is on."""
+    matches = analysis.matches
+    wrong = {index for own in analysis.errors for index, kind in own.kinds.items() if kind == "classification"}
+    return {
+        int(index): matches.cat_ids[matches.object_label[other]]
+        for index, other in zip(matches.index, matches.other_object, strict=True)
+        if int(index) in wrong
+    }
+
+
+def _select(scene: _Scene, max_images: int, rule: str) -> tuple[list[ImageErrors], str]:
+    ranked = sorted(scene.analysis.errors, key=lambda own: (own.f1, str(own.image_id).zfill(20)))
+    if len(ranked) <= max_images:
+        return ranked, f"All {len(ranked)} images with objects or detections, hardest first, {rule}"
+    hardest = max_images - max_images // 2
+    chosen, rest = ranked[:hardest], ranked[hardest:]
+    shown = set().union(*(scene.errors(own) for own in chosen)) if chosen else set()
+    errors = {id(own): scene.errors(own) for own in rest}
+    for _ in range(max_images - hardest):
+        # The first of equals, which is the hardest.
+        best = max(rest, key=lambda own: len(errors[id(own)] - shown))
+        chosen.append(best)
+        rest.remove(best)
+        shown |= errors[id(best)]
+    order = {id(own): place for place, own in enumerate(ranked)}
     return (
-        ranked[:worst] + ranked[total - best :],
-        f"The {worst} worst and the {best} best of {total} images {rule}",
+        sorted(chosen, key=lambda own: order[id(own)]),
+        f"The {hardest} hardest of {len(ranked)} images and {max_images - hardest} that show other classes with other "
+        f"errors, hardest first, {rule}",
     )
 
 
-def _open(img_dir: Path | None, info: dict[str, Any]) -> Image.Image:
+def _open(img_dir: Path | None, info: Mapping[str, Any]) -> Image.Image:
     path = (img_dir or Path()) / info["file_name"]
     if not path.is_file():
         raise FileNotFoundError(f"not in {img_dir or 'the current folder'}")
@@ -104,53 +180,10 @@ def _open(img_dir: Path | None, info: dict[str, Any]) -> Image.Image:
     return picture
 
 
-def _draw(picture: Image.Image, entries: list[dict[str, Any]], names: dict[Any, str], truth: COCO) -> bytes:
-    pixels = np.asarray(picture, dtype=np.float32).copy()
-    colors = {cat_id: _color(index) for index, cat_id in enumerate(names)}
-    for entry in entries:
-        if entry.get("segmentation"):
-            mask = mask_api.decode(truth.annToRLE(entry)).astype(bool)
-            pixels[mask] += MASK_OPACITY * (np.array(colors[entry["category_id"]]) - pixels[mask])
-    scale = LONG_SIDE / max(picture.size)
-    # Boxes and labels are drawn after resizing, to be sharp at any image size.
-    small = Image.fromarray(pixels.astype(np.uint8)).resize(
-        (max(1, round(picture.width * scale)), max(1, round(picture.height * scale))),
-        Image.Resampling.BICUBIC,
-    )
-    draw = ImageDraw.Draw(small)
-    font = ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts/ttf/DejaVuSans.ttf"), LABEL_SIZE)
-    for entry in entries:
-        color = colors[entry["category_id"]]
-        label = names[entry["category_id"]] + (f" {entry['score']:.2f}" if "score" in entry else "")
-        _draw_box(draw, font, _box(entry), scale, color, label)
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=85)
-    return buffer.getvalue()
-
-
-def _draw_box(
-    draw: ImageDraw.ImageDraw,
-    font: ImageFont.FreeTypeFont,
-    box: Sequence[float],
-    scale: float,
-    color: tuple[int, int, int],
-    label: str,
-) -> None:
-    x, y, w, h = (value * scale for value in box)
-    draw.rectangle((x, y, x + max(w, 0), y + max(h, 0)), outline=color, width=2)
-    width, height = font.getlength(label) + 6, LABEL_SIZE + 5
-    # Above the box, or inside where there is no room.
-    left = max(0, min(x, draw.im.size[0] - width))
-    top = y - height if y >= height else y
-    draw.rectangle((left, top, left + width, top + height), fill=color)
-    draw.text((left + 3, top + 1), label, fill=(0, 0, 0), font=font)
-
-
-def _box(entry: dict[str, Any]) -> Sequence[float]:
-    return entry["bbox"] if "bbox" in entry else mask_api.toBbox(entry["segmentation"]).tolist()
-
-
-def _color(index: int) -> tuple[int, int, int]:
-    # Steps of the golden ratio keep any number of hues apart; light enough for black text.
-    red, green, blue = colorsys.hsv_to_rgb((0.58 + index * 0.618034) % 1.0, 0.55, 1.0)
-    return round(red * 255), round(green * 255), round(blue * 255)
+def error_kinds(pairs: Sequence[Pair]) -> list[str]:
+    """Return the errors that pictures show, the most frequent first."""
+    count: dict[str, int] = {}
+    for pair in pairs:
+        for mark in pair.marks:
+            count[mark.error] = count.get(mark.error, 0) + 1
+    return sorted(count, key=lambda kind: -count[kind])

@@ -5,42 +5,79 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from mmgn.report import tables
+from mmgn.report import comparison_tables, error_tables, tables
 from mmgn.report.curves import Curve
 from mmgn.report.gallery import Gallery
+from mmgn.report.metrics import IOU_TYPES
 from mmgn.report.tables import PERCENT, Table
 
 
-def render_markdown(
-    title: str, metrics: Mapping[str, Any], curves: Sequence[Curve], gallery: Gallery | None
+def render_run(
+    metrics: Mapping[str, Any], curves: Sequence[Curve], gallery: Gallery | None, errors_kind: str | None
 ) -> tuple[str, dict[str, bytes]]:
     """Return the text and the pictures by the file name that it refers to."""
     pictures = {f"curve-{curve.name}.png": curve.png for curve in curves}
-    parts = [f"# {_text(title)}", f"Evaluation report of {_text(metrics['work_dir'])}"]
-    if metrics["notes"]:
-        parts += ["**Notes**", "\n".join(f"- {_text(note)}" for note in metrics["notes"])]
-    parts += ["## Headline", _table(tables.headline(metrics)), PERCENT, "## Training"]
+    parts = [f"# {_text(metrics['name'])}", f"Evaluation report of {_text(metrics['work_dir'])}"]
+    parts += _notes(metrics["notes"])
+    parts += ["## Headline", _table(tables.headline(metrics)), PERCENT]
+    if metrics["quoted"]:
+        parts += ["### Published results for this setup, quoted", _table(tables.published(metrics))]
+    if errors_kind:
+        parts += ["## COCO figures", _table(tables.coco(metrics)), f"Computed from the predictions. {PERCENT}"]
+        parts += ["## Classes", _table(tables.per_class(metrics))]
+        parts += [f"{error_tables.OPERATING_POINTS}:", _table(error_tables.operating_points(metrics))]
+        parts += ["## Errors", error_tables.TIDE, _table(error_tables.tide(metrics))]
+        parts += [f"{error_tables.CONFUSIONS}:", _table(error_tables.confusions(metrics, errors_kind))]
+        parts += [f"{error_tables.CALIBRATION}:", _table(error_tables.calibration(metrics))]
+    gallery_parts, gallery_pictures = _gallery(gallery)
+    pictures |= gallery_pictures
+    parts += ["## Predictions beside the truth", *gallery_parts, "## Training"]
     parts += [f"![{_text(curve.title)}](curve-{curve.name}.png)\n\n{_text(curve.caption)}" for curve in curves]
     parts += [] if curves else ["No scalars were logged."]
-    if metrics["results"]:
-        parts += ["## COCO figures", _table(tables.coco(metrics)), f"Computed with pycocotools. {PERCENT}"]
-        parts += ["## Classes", _table(tables.per_class(metrics))]
-    parts.append("## Predictions beside the truth")
-    if gallery is None:
-        parts.append("None without predictions, see the notes.")
-    else:
-        parts += [_text(gallery.selection)]
-        parts += ["Not shown:\n\n" + "\n".join(f"- {_text(item)}" for item in gallery.missing)] * bool(gallery.missing)
-        rows = []
-        for number, pair in enumerate(gallery.pairs, 1):
-            names = [f"gallery-{number:02d}-{kind}.jpg" for kind in ("truth", "predictions")]
-            pictures |= dict(zip(names, (pair.truth, pair.prediction), strict=True))
-            rows.append(f"| ![truth]({names[0]}) | ![predictions]({names[1]}) | {_text(pair.caption)} |")
-        parts += ["\n".join(["| Truth | Predictions | |", "|---|---|---|", *rows])] if rows else []
+    if (norms := tables.norms(metrics)) is not None:
+        parts += ["## Norms", _table(norms), *_notes(metrics["norms"]["warnings"])]
     parts += ["## Run", _table(tables.run(metrics))]
+    for what in ("train", "evaluation"):
+        if metrics[f"{what}_command"]:
+            parts += [f"Command ({what}):", _fenced("sh", metrics[f"{what}_command"])]
     parts += ["## Environment", _table(tables.versions(metrics))] if metrics["versions"] else []
     parts.append(_config(metrics["config_text"]))
     return "\n\n".join(parts) + "\n", pictures
+
+
+def render_comparison(comparison: Mapping[str, Any]) -> str:
+    """Return the text of a comparison."""
+    parts = [f"# {len(comparison['runs'])} runs compared", *_notes(comparison["notes"]), "## Results"]
+    parts += [_table(comparison_tables.results(comparison)), f"{PERCENT} {comparison_tables.RESULTS}"]
+    differences = comparison_tables.differences(comparison)
+    parts.append("## Differences in AP")
+    parts += [_table(differences), comparison_tables.NOISE] if differences.rows else ["None, see the notes."]
+    for kind, shape in zip(IOU_TYPES, tables.SHAPES, strict=True):
+        if (classes := comparison_tables.per_class(comparison, kind)) is not None:
+            parts += [f"## {shape} AP by class", _table(classes), comparison_tables.CLASSES]
+    parts.append("## Runs")
+    for own in comparison["runs"]:
+        parts += [f"### {_text(own['name'])}", _table(tables.run(own))]
+        parts += [_fenced("sh", own["train_command"])] if own["train_command"] else []
+    return "\n\n".join(parts) + "\n"
+
+
+def _gallery(gallery: Gallery | None) -> tuple[list[str], dict[str, bytes]]:
+    if gallery is None:
+        return ["None without predictions, see the notes."], {}
+    parts = [_text(gallery.selection)]
+    parts += ["Not shown:\n\n" + "\n".join(f"- {_text(item)}" for item in gallery.missing)] * bool(gallery.missing)
+    pictures, rows = {}, []
+    for number, pair in enumerate(gallery.pairs, 1):
+        names = [f"gallery-{number:02d}-{kind}.jpg" for kind in ("truth", "predictions")]
+        pictures |= dict(zip(names, (pair.truth, pair.prediction), strict=True))
+        rows.append(f"| ![truth]({names[0]}) | ![predictions]({names[1]}) | {_text(pair.caption)} |")
+    parts += ["\n".join(["| Truth | Predictions | |", "|---|---|---|", *rows])] if rows else []
+    return parts, pictures
+
+
+def _notes(notes: Sequence[str]) -> list[str]:
+    return ["**Notes**", "\n".join(f"- {_text(note)}" for note in notes)] if notes else []
 
 
 def _text(text: str) -> str:
@@ -55,9 +92,13 @@ def _table(table: Table) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (lines[0], rule, *lines[1:]))
 
 
-def _config(text: str | None) -> str:
-    if text is None:
-        return "The work directory holds no configuration."
+def _fenced(language: str, text: str) -> str:
     # A fence must be longer than any in the text.
     fence = "`" * (1 + max(map(len, re.findall(r"`{2,}", text)), default=2))
-    return f"<details><summary>Configuration</summary>\n\n{fence}python\n{text}\n{fence}\n\n</details>"
+    return f"{fence}{language}\n{text}\n{fence}"
+
+
+def _config(text: str | None) -> str:
+    if text is None:
+        return "No configuration was found."
+    return f"<details><summary>Configuration</summary>\n\n{_fenced('python', text)}\n\n</details>"

@@ -1,27 +1,50 @@
 """Everything the report says in figures, as one dictionary of plain data: metrics.json."""
 
 import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any
 
-from mmgn.report.coco_figures import FIGURES, CocoFigures
-from mmgn.report.predictions import Predictions
+from mmgn.evaluation import FIGURES, SCORE_THRESHOLD, Analysis
+from mmgn.report import quoted
+from mmgn.report.predictions import SHAPES, Predictions
+from mmgn.report.run import Run
+from mmgn.report.setup import describe
 from mmgn.report.workdir import WorkDir
 
-IOU_TYPES = ("bbox", "segm")
+#: Of what schema.json describes; grows when a key changes its meaning or goes, not when one is added.
+SCHEMA_VERSION = 1
+IOU_TYPES = tuple(SHAPES)
+CLASS_FIGURES = ("AP", "AP_50", "AP_75", "AP_s", "AP_m", "AP_l")
+HARDEST = 20
 
 
-def collect_metrics(work: WorkDir, predictions: Predictions | None, figures: dict[str, CocoFigures]) -> dict[str, Any]:
+def collect_metrics(run: Run) -> dict[str, Any]:
     """Collect what is known; what is not is None. COCO figures are fractions of 1, under mmdet's names."""
-    train, evaluation = (work.record.get(name, {}) for name in ("train", "evaluation"))
+    work, predictions, analyses = run.work, run.predictions, run.analyses
+    train, evaluation = work.record.get("train", {}), work.evaluation
     either = train or evaluation
-    metrics: dict[str, Any] = {"model": either.get("model"), "work_dir": str(work.path)}
+    setup = describe(work.config)
+    judged = predictions if analyses else None
+    metrics: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "run",
+        "name": run.name,
+        "work_dir": str(work.path),
+        "model": either.get("model") or setup.detector,
+        "setup": setup.as_dict(),
+    }
     for kind in IOU_TYPES:
-        stats = figures[kind].stats if kind in figures else dict.fromkeys(FIGURES)
+        stats = analyses[kind].stats if kind in analyses else dict.fromkeys(FIGURES)
         metrics |= {f"{kind}_{name}": stats[name] for name in FIGURES}
     metrics |= {
-        "num_images": len(predictions.truth["images"]) if figures and predictions else None,
-        "num_objects": len(predictions.truth["annotations"]) if figures and predictions else None,
-        "per_class": _per_class(predictions, figures) if predictions else [],
+        "num_images": len(judged.truth["images"]) if judged else None,
+        "num_objects": len(judged.truth["annotations"]) if judged else None,
+        "per_class": _per_class(judged, analyses) if judged else [],
+        "errors": {kind: _errors(analysis) for kind, analysis in analyses.items()},
+        "hardest_images": _hardest(run),
+        "quoted": quoted.matching(setup, judged.truth, judged.ann_file) if judged else [],
         "logged_validation": _last_validation(work),
         "logged_evaluation": _scores(evaluation.get("metrics", {})) or None,
         "train_seconds": train.get("seconds"),
@@ -33,11 +56,16 @@ def collect_metrics(work: WorkDir, predictions: Predictions | None, figures: dic
         "epochs": train.get("epoch") or (work.train[-1].get("epoch") if work.train else None),
         "last_loss": _finite(work.train[-1].get("loss")) if work.train else None,
         "nonfinite_losses": sum(not math.isfinite(line.get("loss", 0.0)) for line in work.train),
+        "seconds_per_iteration": _typical(work.train, "time"),
+        "ms_per_image": _ms_per_image(work),
         **_memory(work, either),
         "device": either.get("device"),
         "world_size": either.get("world_size"),
         "seed": either.get("seed"),
         "versions": either.get("versions") or {},
+        "norms": train.get("norms"),
+        "train_command": train.get("command"),
+        "evaluation_command": evaluation.get("command"),
         "evaluation_device": evaluation.get("device"),
         "evaluation_ended": evaluation.get("ended"),
         "checkpoint": evaluation.get("checkpoint"),
@@ -52,18 +80,58 @@ def collect_metrics(work: WorkDir, predictions: Predictions | None, figures: dic
     return metrics
 
 
-def _per_class(predictions: Predictions, figures: dict[str, CocoFigures]) -> list[dict[str, Any]]:
-    objects: dict[Any, int] = {}
-    for annotation in predictions.truth["annotations"]:
-        objects[annotation["category_id"]] = objects.get(annotation["category_id"], 0) + 1
+def _per_class(predictions: Predictions, analyses: Mapping[str, Analysis]) -> list[dict[str, Any]]:
+    objects = Counter(entry["category_id"] for entry in predictions.truth["annotations"])
     rows = []
     for category in predictions.categories:
-        row = {"name": str(category["name"]), "num_objects": objects.get(category["id"], 0)}
+        cat_id = category["id"]
+        row = {"id": cat_id, "name": str(category["name"]), "num_objects": objects[cat_id]}
         for kind in IOU_TYPES:
-            own = figures[kind].per_class[category["id"]] if kind in figures else {}
-            row |= {f"{kind}_{name}": own.get(name) for name in ("AP", "AP_50", "AP_75")}
+            own = analyses[kind].per_class[cat_id] if kind in analyses else {}
+            row |= {f"{kind}_{name}": own.get(name) for name in CLASS_FIGURES}
+            curve = analyses[kind].curves.get(cat_id) if kind in analyses else None
+            row |= {f"{kind}_best_f1": curve and curve.best_f1, f"{kind}_best_score": curve and curve.best_score}
         rows.append(row)
     return rows
+
+
+def _errors(analysis: Analysis) -> dict[str, Any]:
+    confusion, calibration = analysis.confusion, analysis.calibration
+    return {
+        "tide": {name: float(value) for name, value in analysis.tide.items()},
+        "confusion": {
+            "score_threshold": confusion.score_thr,
+            "iou_threshold": confusion.iou_thr,
+            "category_ids": list(confusion.cat_ids),
+            "matrix": [[int(count) for count in row] for row in confusion.matrix],
+        },
+        "calibration": {
+            "expected_error": calibration.ece,
+            "bins": [
+                {"score": _finite(score), "precision": _finite(precision), "count": int(count)}
+                for score, precision, count in zip(
+                    calibration.mean_score, calibration.precision, calibration.count, strict=True
+                )
+            ],
+        },
+    }
+
+
+def _hardest(run: Run) -> dict[str, Any] | None:
+    if run.kind is None or run.predictions is None:
+        return None
+    names = {image["id"]: str(image["file_name"]) for image in run.predictions.truth["images"]}
+    # Ids are numbers or text; padded, both sort as they read.
+    ranked = sorted(run.analyses[run.kind].errors, key=lambda own: (own.f1, str(own.image_id).zfill(20)))
+    images = [
+        {
+            "image_id": own.image_id,
+            "file_name": names[own.image_id],
+            **{key: getattr(own, key) for key in ("found", "false", "missed", "f1")},
+        }
+        for own in ranked[:HARDEST]
+    ]
+    return {"iou_type": run.kind, "score_threshold": SCORE_THRESHOLD, "images": images}
 
 
 def _last_validation(work: WorkDir) -> dict[str, Any] | None:
@@ -73,12 +141,12 @@ def _last_validation(work: WorkDir) -> dict[str, Any] | None:
     return {"step": line["step"], "after_iteration": line["after"], **_scores(line)}
 
 
-def _scores(logged: dict[str, Any]) -> dict[str, float | None]:
+def _scores(logged: Mapping[str, Any]) -> dict[str, float | None]:
     # pycocotools' -1 stands for no figure.
     return {key: None if value == -1 else _finite(value) for key, value in logged.items() if "/" in key}
 
 
-def _memory(work: WorkDir, section: dict[str, Any]) -> dict[str, Any]:
+def _memory(work: WorkDir, section: Mapping[str, Any]) -> dict[str, Any]:
     if section.get("peak_memory_mb") is not None:
         return {key: section.get(key) for key in ("peak_memory_mb", "peak_memory_kind")}
     # mmengine logs it on CUDA only.
@@ -87,6 +155,18 @@ def _memory(work: WorkDir, section: dict[str, Any]) -> dict[str, Any]:
         "peak_memory_mb": max(logged, default=None),
         "peak_memory_kind": "CUDA allocated, from the training log" if logged else None,
     }
+
+
+def _ms_per_image(work: WorkDir) -> float | None:
+    """Return the time of an image in the validation loop, from the log: model, data and post-processing."""
+    batch = (work.config.get("val_dataloader") or {}).get("batch_size")
+    seconds = _typical(work.val, "time")
+    return 1000 * seconds / batch if seconds is not None and isinstance(batch, int) and batch > 0 else None
+
+
+def _typical(lines: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    values = [value for line in lines if (value := _finite(line.get(key))) is not None]
+    return median(values) if values else None
 
 
 def _finite(value: Any) -> float | None:

@@ -1,10 +1,10 @@
 """What a reader must know to trust the figures: sentences on gaps and contradictions."""
 
 import math
+from collections.abc import Mapping
 
-from mmgn.report.coco_figures import CocoFigures
-from mmgn.report.metrics import IOU_TYPES
-from mmgn.report.predictions import Predictions
+from mmgn.evaluation import Analysis
+from mmgn.report.predictions import SHAPES, Predictions
 from mmgn.report.workdir import WorkDir
 
 
@@ -32,15 +32,15 @@ def training_notes(work: WorkDir) -> list[str]:
     return notes
 
 
-def evaluation_notes(work: WorkDir, predictions: Predictions, figures: dict[str, CocoFigures]) -> list[str]:
+def evaluation_notes(work: WorkDir, predictions: Predictions, figures: Mapping[str, Analysis]) -> list[str]:
     """Return notes on the predictions and the figures computed from them."""
     notes = []
-    recorded = work.record.get("evaluation", {})
+    recorded = work.evaluation
     for kind, results in predictions.results.items():
         if not results:
             notes.append(f"{predictions.files[kind]} is empty: nothing was detected, every AP is 0.")
-    missing = [kind for kind in IOU_TYPES if kind not in predictions.results]
-    notes += [f"No {kind} figures: the results have no .{kind}.json." for kind in missing]
+    missing = [kind for kind in SHAPES if kind not in predictions.results]
+    notes += [f"No {kind} figures: there are no {kind} results." for kind in missing]
     total = len(predictions.truth["images"])
     if recorded.get("num_images") not in (None, total):
         notes.append(

@@ -1,115 +1,138 @@
 """The report as one HTML page that asks the network for nothing."""
 
 import base64
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
-from html import escape
-from pathlib import Path
 from typing import Any
 
-from mmgn.report import tables
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from mmgn.report import comparison_tables, error_tables, tables
 from mmgn.report.curves import Curve
-from mmgn.report.gallery import Gallery
-from mmgn.report.tables import PERCENT, Table
+from mmgn.report.gallery import Gallery, error_kinds
+from mmgn.report.metrics import IOU_TYPES
+from mmgn.report.run import Run
 
-# Nothing may run and nothing may be fetched, whatever a class name or a configuration holds.
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+#: Shades of the confusion matrix.
+LEVELS = 4
 
 
-def render_page(title: str, metrics: Mapping[str, Any], curves: Sequence[Curve], gallery: Gallery | None) -> str:
-    """Return the page; every string that is not ours is escaped."""
-    css = Path(__file__).with_name("page.css").read_text(encoding="utf-8")
-    body = [
-        f"<h1>{escape(title)}</h1>",
-        f'<p class="soft">Evaluation report of {escape(metrics["work_dir"])}</p>',
-        _notes(metrics["notes"]),
-        _section("Headline", _table(tables.headline(metrics), "headline"), f'<p class="caption">{PERCENT}</p>'),
-        _section("Training", _curves(curves)),
-    ]
-    if metrics["results"]:
-        caption = '<p class="caption">Standard COCO evaluation, computed from the predictions with pycocotools. '
-        body += [
-            _section("COCO figures", _table(tables.coco(metrics), "coco"), f"{caption}{PERCENT}</p>"),
-            _section("Classes", _table(tables.per_class(metrics), "classes")),
-        ]
-    body += [
-        _section("Predictions beside the truth", _gallery(gallery)),
-        _section("Run", _table(tables.run(metrics), "facts")),
-        _folded("Environment", _table(tables.versions(metrics), "facts")) if metrics["versions"] else "",
-        _config(metrics["config_text"]),
-    ]
-    return (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{css}</style>\n</head>\n<body>\n"
-        + "\n".join(body)
-        + "\n</body>\n</html>\n"
+def render_run(run: Run, metrics: Mapping[str, Any], curves: Sequence[Curve], gallery: Gallery | None) -> str:
+    """Return the page of one run; every string that is not ours is escaped."""
+    pairs = gallery.pairs if gallery else []
+    return _render(
+        "run.html",
+        tables=tables,
+        error_tables=error_tables,
+        title=metrics["name"],
+        subtitle=f"Evaluation report of {metrics['work_dir']}",
+        sections=_sections(metrics),
+        data=_chart_data(run, metrics),
+        metrics=metrics,
+        curves=curves,
+        gallery=gallery,
+        shown_labels={mark.label for pair in pairs for mark in pair.marks},
+        shown_errors=error_kinds(pairs),
+        errors_kind=run.kind,
+        confusion=_confusion(metrics, run.kind) if run.kind else None,
+        norms=tables.norms(metrics),
     )
 
 
-def _section(heading: str, *content: str) -> str:
-    return f"<section>\n<h2>{heading}</h2>\n" + "\n".join(content) + "\n</section>"
-
-
-def _notes(notes: Sequence[str]) -> str:
-    items = "".join(f"<li>{escape(note)}</li>" for note in notes)
-    return f'<div class="notes"><strong>Notes</strong><ul>{items}</ul></div>' if notes else ""
-
-
-def _table(table: Table, kind: str) -> str:
-    def line(tag: str, cells: Sequence[str]) -> str:
-        marks = [' class="n"' if index in table.numeric else "" for index in range(len(cells))]
-        inner = "".join(f"<{tag}{mark}>{escape(cell)}</{tag}>" for mark, cell in zip(marks, cells, strict=True))
-        return f"<tr>{inner}</tr>"
-
-    body = "\n".join(line("td", row) for row in table.rows)
-    return (
-        f'<div class="scroll"><table class="{kind}">\n<thead>{line("th", table.columns)}</thead>\n'
-        f"<tbody>\n{body}\n</tbody>\n</table></div>"
+def render_comparison(comparison: Mapping[str, Any]) -> str:
+    """Return the page of several runs."""
+    overall = comparison_tables.overall(comparison)
+    classes = {f"classes-{kind}": f"{shape} AP by class" for kind, shape in zip(IOU_TYPES, tables.SHAPES, strict=True)}
+    shown = {f"classes-{entry['iou_type']}" for entry in overall}
+    return _render(
+        "comparison.html",
+        title=f"{len(comparison['runs'])} runs compared",
+        subtitle=f"Evaluation report; the runs are held against {comparison['baseline']}",
+        sections=[
+            ("results", "Results"),
+            ("differences", "Differences in AP"),
+            *((key, heading) for key, heading in classes.items() if key in shown),
+            ("runs", "Runs"),
+        ],
+        data={},
+        comparison=comparison,
+        tables=comparison_tables,
+        run_tables=tables,
+        percent=tables.PERCENT,
+        overall=overall,
+        # What the end of an axis of 100 stands for.
+        scale=max((abs(entry[end]) for entry in overall for end in ("low", "high")), default=0) / 95 or 1,
     )
 
 
-def _curves(curves: Sequence[Curve]) -> str:
-    if not curves:
-        return '<p class="soft">No scalars were logged.</p>'
-    figures = [
-        f"<figure><h3>{escape(curve.title)}</h3>"
-        f'<div role="img" aria-label="{escape(curve.caption)}">{curve.svg}</div>'
-        f"<figcaption>{escape(curve.caption)}</figcaption></figure>"
-        for curve in curves
+def _sections(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    judged = {"coco": "COCO figures", "classes": "Classes", "curves": "Precision, recall, F1", "errors": "Errors"}
+    return [
+        ("headline", "Headline"),
+        *(judged.items() if metrics["errors"] else []),
+        ("gallery", "Predictions"),
+        ("training", "Training"),
+        *([("norms", "Norms")] if tables.norms(metrics) else []),
+        ("run", "Run"),
     ]
-    return '<div class="curves">\n' + "\n".join(figures) + "\n</div>"
 
 
-def _gallery(gallery: Gallery | None) -> str:
-    if gallery is None:
-        return '<p class="soft">None without predictions, see the notes.</p>'
-    missing = "".join(f"<li>{escape(reason)}</li>" for reason in gallery.missing)
-    pairs = [
-        '<figure class="pair">'
-        f"<div><span>Truth</span>{_image(pair.truth, 'truth')}</div>"
-        f"<div><span>Predictions</span>{_image(pair.prediction, 'predictions')}</div>"
-        f"<figcaption>{escape(pair.caption)}</figcaption></figure>"
-        for pair in gallery.pairs
-    ]
-    return (
-        f'<p class="caption">{escape(gallery.selection)}</p>\n'
-        + (f"<p>Not shown:</p><ul>{missing}</ul>\n" if missing else "")
-        + '<div class="pairs">\n'
-        + "\n".join(pairs)
-        + "\n</div>"
+def _render(template: str, *, data: Mapping[str, Any], **variables: Any) -> str:
+    environment = Environment(
+        loader=PackageLoader("mmgn.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
     )
+    environment.filters["jpeg"] = lambda picture: f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
+    assert environment.loader is not None
+    style, script = (environment.loader.get_source(environment, name)[0] for name in ("page.css", "page.js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    # Nothing else may run and nothing may be fetched, whatever a class name or a configuration holds.
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    page = environment.get_template(template)
+    return page.render(policy=policy, css=style, script=script, data=_embedded(data), **variables)
 
 
-def _image(jpeg: bytes, what: str) -> str:
-    return f'<img alt="{what}" src="data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}">'
+def _embedded(data: Mapping[str, Any]) -> str:
+    """Return JSON that can stand in a script element: no tag or comment begins in it."""
+    return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
-def _config(text: str | None) -> str:
-    if text is None:
-        return '<p class="soft">The work directory holds no configuration.</p>'
-    return _folded("Configuration", f"<pre>{escape(text)}</pre>")
+def _chart_data(run: Run, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the page draws: curves in thousandths, by category id, and calibration."""
+    return {
+        "curves": {
+            kind: {
+                str(cat_id): {
+                    "precision": [round(1000 * float(value)) for value in curve.precision],
+                    "f1": [round(1000 * float(value)) for value in curve.f1],
+                    "best": [curve.best_f1, curve.best_score],
+                }
+                for cat_id, curve in analysis.curves.items()
+            }
+            for kind, analysis in run.analyses.items()
+        },
+        "calibration": {
+            kind: [[entry["score"], entry["precision"]] for entry in own["calibration"]["bins"] if entry["count"]]
+            for kind, own in metrics["errors"].items()
+        },
+    }
 
 
-def _folded(heading: str, content: str) -> str:
-    return f"<details><summary>{heading}</summary>\n{content}\n</details>"
+def _confusion(metrics: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """Return the confusion matrix with a shade for each count: ``d`` on the diagonal, ``x`` off it."""
+    confusion = metrics["errors"][kind]["confusion"]
+    names = [*error_tables.class_names(metrics, confusion["category_ids"]), "background"]
+    rows = []
+    for number, (name, counts) in enumerate(zip(names, confusion["matrix"], strict=True)):
+        total = max(1, sum(counts))
+        rows.append((name, [(count, _shade(count / total, column == number)) for column, count in enumerate(counts)]))
+    return confusion | {"names": names, "rows": rows}
+
+
+def _shade(share: float, diagonal: bool) -> str:
+    level = min(LEVELS, 1 + int(LEVELS * share))
+    return f"{'d' if diagonal else 'x'}{level}" if share else ""

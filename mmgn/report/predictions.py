@@ -1,7 +1,7 @@
 """Finds and checks the COCO results of a run and the annotations they are judged against."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,8 @@ ANNOTATION_KEYS = {
     "annotations": ("id", "image_id", "category_id", "bbox", "area"),
     "categories": ("id", "name"),
 }
+#: IoU types, and what an entry of results must have to be judged by each.
+SHAPES = {"bbox": "bbox", "segm": "segmentation"}
 
 
 @dataclass
@@ -29,39 +31,48 @@ class Predictions:
     files: dict[str, Path]
 
 
-def find_predictions(
-    work: WorkDir, ann_file: Path | None, img_dir: Path | None, results_prefix: Path | None
-) -> Predictions | None:
-    """Read the predictions that were named, or else those that run.json names.
+def result_files(results: Path) -> list[Path]:
+    """Return the files of COCO results that a prefix, or the path of a single one, stands for; none is no error."""
+    files = [Path(f"{results}.{kind}.json") for kind in SHAPES]
+    return [file for file in files if file.is_file()] or ([results] if results.is_file() else [])
 
-    What run.json names need not be on this machine: if nothing was named by the caller, a missing file becomes a
-    note in ``work.notes``, and the answer is None.
+
+def find_predictions(
+    work: WorkDir, ann_file: Path | None, img_dir: Path | None, results: Path | None
+) -> Predictions | None:
+    """Read the predictions that were named, or else those that run.json or the configuration names.
+
+    What those name need not be on this machine: if nothing was named by the caller, a missing file becomes a note
+    in ``work.notes``, and the answer is None.
+
+    Args:
+        work: the run.
+        ann_file: COCO annotations, over the recorded ones.
+        img_dir: folder of the images, over the recorded one.
+        results: as :func:`result_files` takes it, over the recorded ones.
 
     Raises:
         FileNotFoundError: A file is missing, and the caller named some.
         ValueError: A file is damaged, or results and annotations are not of one data set.
     """
     try:
-        return _read_predictions(work, ann_file, img_dir, results_prefix)
+        return _read_predictions(work, ann_file, img_dir, results)
     except FileNotFoundError as error:
-        if ann_file or results_prefix:
+        if ann_file or results:
             raise
         work.notes.append(f"{error}.")
         return None
 
 
-def _read_predictions(
-    work: WorkDir, ann_file: Path | None, img_dir: Path | None, results_prefix: Path | None
-) -> Predictions:
-    recorded = work.record.get("evaluation", {})
-    prefix = results_prefix or work.locate(recorded.get("results_prefix"))
+def _read_predictions(work: WorkDir, ann_file: Path | None, img_dir: Path | None, results: Path | None) -> Predictions:
+    recorded = work.evaluation
+    prefix = results or work.locate(recorded.get("results_prefix"))
     if prefix is None:
         raise FileNotFoundError(f"No predictions found in {work.path}: run `{_test_command(work)}`")
-    names = {kind: Path(f"{prefix}.{kind}.json") for kind in ("bbox", "segm")}
-    files = {kind: file for kind, file in names.items() if file.is_file()}
+    files = result_files(prefix)
     if not files:
         raise FileNotFoundError(
-            f"No predictions found: there is neither {names['bbox']} nor {names['segm']}. Give --results-prefix, "
+            f"No predictions found: there is neither {prefix}.bbox.json nor {prefix}.segm.json. Give --results-prefix, "
             f"which is CocoMetric's outfile_prefix, or run `{_test_command(work)}`"
         )
     ann_file = ann_file or work.locate(recorded.get("ann_file"))
@@ -69,11 +80,25 @@ def _read_predictions(
         raise FileNotFoundError(f"No annotations to judge {prefix} by: give --ann-file and --img-dir")
     if not ann_file.is_file():
         raise FileNotFoundError(f"No annotation file {ann_file}: give the right one with --ann-file")
-    truth = _read_annotations(ann_file)
-    results = {kind: _read_results(file, ann_file, truth) for kind, file in files.items()}
+    truth = read_annotations(ann_file)
+    entries, origin = {}, {}
+    for file in files:
+        read = _read_json(file, list, "COCO results, a list")
+        for kind in _kinds(file, read):
+            _check_results(file, read, kind, ann_file, truth)
+            entries[kind], origin[kind] = read, file
     named = [entry for entry in truth["categories"] if entry["name"] in (recorded.get("classes") or ())]
     img_dir = img_dir or work.locate(recorded.get("img_dir"))
-    return Predictions(ann_file, img_dir, truth, named or truth["categories"], results, files)
+    return Predictions(ann_file, img_dir, truth, named or truth["categories"], entries, origin)
+
+
+def _kinds(file: Path, results: Sequence[Any]) -> Sequence[str]:
+    """Return the IoU types that a file is for: by its name as CocoMetric gives it, or else by what it holds."""
+    for kind in SHAPES:
+        if file.name.endswith(f".{kind}.json"):
+            return (kind,)
+    first = results[0] if results and isinstance(results[0], Mapping) else {}
+    return [kind for kind, shape in SHAPES.items() if shape in first] or ["bbox"]
 
 
 def _test_command(work: WorkDir) -> str:
@@ -100,7 +125,12 @@ def _check_entries(where: str, entries: list[Any], keys: Sequence[str]) -> None:
             raise ValueError(f"{where}: entry {index} lacks {', '.join(missing)}: {str(entry)[:120]}")
 
 
-def _read_annotations(path: Path) -> dict[str, Any]:
+def read_annotations(path: Path) -> dict[str, Any]:
+    """Read COCO annotations, and check that they have what figures and pictures are made of.
+
+    Raises:
+        ValueError: they have not.
+    """
     truth = _read_json(path, dict, "COCO annotations, an object with images, annotations and categories")
     # mmdet leaves "annotations" out of a set without objects.
     truth.setdefault("annotations", [])
@@ -113,21 +143,21 @@ def _read_annotations(path: Path) -> dict[str, Any]:
     return truth
 
 
-def _read_results(path: Path, ann_file: Path, truth: dict[str, Any]) -> list[dict[str, Any]]:
-    shape = "segmentation" if path.name.endswith(".segm.json") else "bbox"
-    results = _read_json(path, list, "COCO results, a list")
-    _check_entries(str(path), results, ("image_id", "category_id", "score", shape))
+def _check_results(path: Path, results: list[Any], kind: str, ann_file: Path, truth: dict[str, Any]) -> None:
+    _check_entries(str(path), results, ("image_id", "category_id", "score", SHAPES[kind]))
     for key, name in (("image_id", "images"), ("category_id", "categories")):
         known = {entry["id"] for entry in truth[name]}
-        unknown = sorted({entry[key] for entry in results} - known, key=str)
+        used = {str(entry[key]): entry[key] for entry in results}
+        unknown = [number for number in used.values() if isinstance(number, (dict, list)) or number not in known]
         if unknown:
+            first = ", ".join(map(repr, sorted(unknown, key=lambda number: str(number).zfill(20))[:3]))
             raise ValueError(
-                f"{path} has {key} {unknown[0]!r} and {len(unknown) - 1} more that {ann_file} does not know; "
-                "give the annotation file that these predictions were made for with --ann-file"
+                f"{path}: {len(unknown)} of its {len(used)} different {key} are not in {ann_file}, which has "
+                f"{len(known)} {name} (first unknown: {first}); give the annotation file that these predictions were "
+                "made for with --ann-file"
             )
-    if shape == "segmentation":
+    if kind == "segm":
         _check_mask_sizes(path, results, ann_file, truth)
-    return results
 
 
 def _check_mask_sizes(path: Path, results: list[dict[str, Any]], ann_file: Path, truth: dict[str, Any]) -> None:

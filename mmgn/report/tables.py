@@ -1,13 +1,13 @@
-"""The report's tables as text: one source for the page, the Markdown and the terminal."""
+"""The report's tables on a run: its figures, its classes, how it was made."""
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmgn.report.metrics import IOU_TYPES
+from mmgn.report.metrics import CLASS_FIGURES, IOU_TYPES
+from mmgn.report.table import NONE, Table, count, decimal, duration, mebibytes, percent
 
-NONE = "–"
+SHAPES = ("Box", "Mask")
 PERCENT = "AP and AR in per cent; – stands for no figure: no predictions, or no object of that size or class."
 # Key, name, IoU, area in pixels, detections per image: https://cocodataset.org/#detection-eval
 COCO_ROWS = (
@@ -26,15 +26,6 @@ COCO_ROWS = (
 )
 
 
-@dataclass(frozen=True)
-class Table:
-    """Cells as text, not escaped; columns in ``numeric`` are set flush right."""
-
-    columns: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-    numeric: Collection[int] = ()
-
-
 def headline(metrics: Mapping[str, Any]) -> Table:
     """What a reader wants first, and where each figure comes from."""
     rows = []
@@ -43,18 +34,18 @@ def headline(metrics: Mapping[str, Any]) -> Table:
         value, file = metrics[f"{kind}_mAP"], metrics["results"].get(kind)
         made = "Not computable" if value is None else "Computed"
         source = f"{made} from {Path(file).name}" if file else "No predictions"
-        rows.append((name, _percent(value), source))
+        rows.append((name, percent(value), source))
         logged = next((v for key, v in validation.items() if key.endswith(f"/{kind}_mAP")), None)
         if value is None and logged is not None:
             source = f"Logged after iteration {validation['after_iteration']}"
-            rows.append((f"{name}, last validation", _percent(logged), source))
+            rows.append((f"{name}, last validation", percent(logged), source))
     seconds, memory = metrics["train_seconds"], metrics["peak_memory_mb"]
     on_device = f"Measured on {metrics['device']}, validation included"
     kind_of_memory = f"Measured, {metrics['peak_memory_kind']}"
     rows += [
-        ("Training time", _duration(seconds), "Not recorded" if seconds is None else on_device),
-        ("Peak memory", _mebibytes(memory), "Not recorded" if memory is None else kind_of_memory),
-        ("Images evaluated", _count(metrics["num_images"]), _file_name(metrics["ann_file"])),
+        ("Training time", duration(seconds), "Not recorded" if seconds is None else on_device),
+        ("Peak memory", mebibytes(memory), "Not recorded" if memory is None else kind_of_memory),
+        ("Images evaluated", count(metrics["num_images"]), _file_name(metrics["ann_file"])),
     ]
     return Table(("Figure", "Value", "Source"), rows, numeric=(1,))
 
@@ -62,7 +53,7 @@ def headline(metrics: Mapping[str, Any]) -> Table:
 def coco(metrics: Mapping[str, Any]) -> Table:
     """The 12 standard figures for boxes and masks."""
     rows = [
-        (name, *(_percent(metrics[f"{kind}_{key}"]) for kind in IOU_TYPES), *setting)
+        (name, *(percent(metrics[f"{kind}_{key}"]) for kind in IOU_TYPES), *setting)
         for key, name, *setting in COCO_ROWS
     ]
     return Table(("Figure", "Box", "Mask", "IoU", "Area", "Detections"), rows, numeric=(1, 2, 5))
@@ -70,17 +61,36 @@ def coco(metrics: Mapping[str, Any]) -> Table:
 
 def per_class(metrics: Mapping[str, Any]) -> Table:
     """AP of every class, in the annotation file's order."""
-    names = ("AP", "AP_50", "AP_75")
+    names = CLASS_FIGURES[:3]
     rows = [
         (
             row["name"],
-            _count(row["num_objects"]),
-            *(_percent(row[f"{kind}_{name}"]) for kind in IOU_TYPES for name in names),
+            count(row["num_objects"]),
+            *(percent(row[f"{kind}_{name}"]) for kind in IOU_TYPES for name in names),
         )
         for row in metrics["per_class"]
     ]
-    columns = [f"{shape} {name.replace('_', '')}" for shape in ("Box", "Mask") for name in names]
+    columns = [f"{shape} {name.replace('_', '')}" for shape in SHAPES for name in names]
     return Table(("Class", "Objects", *columns), rows, numeric=range(1, 8))
+
+
+def norms(metrics: Mapping[str, Any]) -> Table | None:
+    """What training does to each norm, as recorded; None where it was not."""
+    rows = (metrics["norms"] or {}).get("rows")
+    if not rows:
+        return None
+    columns = tuple(rows[0])
+    return Table(columns, [tuple(str(row[column]) for column in columns) for row in rows], numeric=(0, 3, 4))
+
+
+def published(metrics: Mapping[str, Any]) -> Table:
+    """The published figures for a run of this setup, with their sources."""
+    keys = [f"{kind}_{name}" for kind in IOU_TYPES for name in ("mAP", "mAP_50", "mAP_75")]
+    own = ("This run, measured", *(percent(metrics[key]) for key in keys))
+    rows = [(f"Quoted: {row['source']}", *(percent(row.get(key)) for key in keys)) for row in metrics["quoted"]]
+    columns = [f"{shape} {name}" for shape in SHAPES for name in ("AP", "AP50", "AP75")]
+    kinds = dict.fromkeys(range(1, len(rows) + 1), "quoted")
+    return Table(("Source", *columns), [own, *rows], numeric=range(1, 7), kinds=kinds)
 
 
 def run(metrics: Mapping[str, Any]) -> Table:
@@ -90,10 +100,13 @@ def run(metrics: Mapping[str, Any]) -> Table:
         checkpoint = f"in memory, after iteration {metrics['checkpoint_iteration']}"
     values = {
         "Model": metrics["model"],
+        **setup_texts(metrics["setup"]),
         "Configuration": metrics["config"],
         "Work directory": metrics["work_dir"],
         "Trained iterations": _of(metrics["iterations"], metrics["max_iterations"]),
         "Epochs": metrics["epochs"],
+        "Seconds per iteration": decimal(metrics["seconds_per_iteration"], 3),
+        "Validation, ms per image": decimal(metrics["ms_per_image"], 1),
         "Device": metrics["device"],
         "Processes": metrics["world_size"],
         "Seed": metrics["seed"],
@@ -106,6 +119,12 @@ def run(metrics: Mapping[str, Any]) -> Table:
     }
     rows = [(name, NONE if value is None else str(value)) for name, value in values.items()]
     return Table(("Setting", "Value"), rows)
+
+
+def setup_texts(setup: Mapping[str, Any]) -> dict[str, str | None]:
+    """Return norm, backbone and schedule as a table has them."""
+    backbone = "-".join(filter(None, (setup["backbone"], setup["neck"]))) or None
+    return {"Norm": setup["norm"], "Backbone": backbone, "Schedule": setup["schedule"]}
 
 
 def versions(metrics: Mapping[str, Any]) -> Table:
@@ -128,31 +147,9 @@ def _flatten(prefix: str, value: Any) -> list[tuple[str, str]]:
     return [(prefix, NONE if value is None else str(value))]
 
 
-def _percent(fraction: float | None) -> str:
-    return NONE if fraction is None else f"{100 * fraction:.1f}"
-
-
-def _count(number: int | None) -> str:
-    return NONE if number is None else f"{number:,}"
-
-
-def _mebibytes(number: float | None) -> str:
-    return NONE if number is None else f"{number:,.0f} MiB"
-
-
 def _file_name(path: str | None) -> str:
     return Path(path).name if path else "No predictions"
 
 
 def _of(number: int | None, total: int | None) -> str | None:
-    return _count(number) if total is None else f"{_count(number)} of {_count(total)}"
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return NONE
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+    return count(number) if total is None else f"{count(number)} of {count(total)}"

@@ -1,9 +1,13 @@
 """Reads an MMEngine work directory: scalars of all its runs, the configuration as text, run.json."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from mmgn.report.setup import read_config
 
 
 @dataclass
@@ -22,9 +26,36 @@ class WorkDir:
     #: Sentences for the reader on what was missing or skipped.
     notes: list[str] = field(default_factory=list)
 
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The dumped configuration as data, ``{}`` without one."""
+        return read_config(self.config_text or "")
+
+    @property
+    def evaluation(self) -> dict[str, Any]:
+        """What run.json records of the last evaluation, or else where the configuration has it."""
+        return self.record.get("evaluation") or self._configured()
+
     def locate(self, recorded: str | None) -> Path | None:
         """Return a path of run.json, which is relative to the work directory where it lies inside."""
         return self.path / recorded if recorded else None
+
+    def _configured(self) -> dict[str, Any]:
+        metrics = [m for stage in ("test", "val") for m in _listed(self.config.get(f"{stage}_evaluator"))]
+        metrics = [m for m in metrics if m.get("ann_file")]
+        metric = next((m for m in metrics if m.get("outfile_prefix")), metrics[0] if metrics else {})
+        dataset = (self.config.get("test_dataloader") or {}).get("dataset") or {}
+        while isinstance(dataset.get("dataset"), Mapping):
+            dataset = dataset["dataset"]
+        images = (dataset.get("data_prefix") or {}).get("img")
+        images = None if images is None else str(Path(dataset.get("data_root") or "") / images)
+        # Paths of a configuration are relative to the folder that the run was started in: this one, with luck.
+        found = {"ann_file": metric.get("ann_file"), "img_dir": images, "results_prefix": metric.get("outfile_prefix")}
+        found = {key: str(Path(path).absolute()) for key, path in found.items() if path}
+        prefix = Path(found.get("results_prefix", ""))
+        if prefix.name and not any(prefix.parent.glob(f"{prefix.name}.*.json")):
+            found["results_prefix"] = prefix.name
+        return found | {"classes": (dataset.get("metainfo") or {}).get("classes")}
 
 
 def read_work_dir(path: Path) -> WorkDir:
@@ -38,7 +69,10 @@ def read_work_dir(path: Path) -> WorkDir:
         ValueError: A file in it is damaged by more than the torn last line of a killed run.
     """
     if not path.is_dir():
-        raise FileNotFoundError(f"no work directory {str(path)!r}; give the work_dir of an MMEngine run")
+        raise FileNotFoundError(
+            f"no work directory {str(path)!r}; give the work_dir of an MMEngine run, a file of COCO results, or the "
+            "prefix of PREFIX.bbox.json and PREFIX.segm.json"
+        )
     work = WorkDir(path)
     configs = sorted(path.glob("*.py"), key=lambda file: file.stat().st_mtime)
     # Timestamps sort as text.
@@ -58,6 +92,11 @@ def read_work_dir(path: Path) -> WorkDir:
     if (record := path / "run.json").is_file():
         work.record = _read_record(record)
     return work
+
+
+def _listed(settings: Any) -> list[Mapping[str, Any]]:
+    entries = settings if isinstance(settings, (list, tuple)) else [settings]
+    return [entry for entry in entries if isinstance(entry, Mapping)]
 
 
 def _read_record(path: Path) -> dict[str, Any]:

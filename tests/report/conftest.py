@@ -61,6 +61,13 @@ def coco_set(tmp_path):
                 entry = {"image_id": image_id, "category_id": label, "score": float(rng.uniform(0.2, 1))}
                 bbox.append(entry | {"bbox": box})
                 segm.append(entry | {"bbox": box, "segmentation": found})
+    # Found a second time, found as another class, and nothing there at all.
+    second, other = segm[0], segm[5]
+    nothing = {"image_id": 3, "segmentation": encode(draw_mask(3, 0, 0, 30, 20)), "category_id": 3}
+    for extra in (second, other | {"category_id": {7: 3, 3: 90, 90: 7}[other["category_id"]]}, nothing):
+        box = mask_api.toBbox(extra["segmentation"]).tolist()
+        segm.append(extra | {"bbox": box, "score": 0.31})
+        bbox.append({key: value for key, value in segm[-1].items() if key != "segmentation"})
     ann_file = tmp_path / "annotations.json"
     ann_file.write_text(json.dumps(truth))
     return SimpleNamespace(truth=truth, ann_file=ann_file, img_dir=img_dir, results={"bbox": bbox, "segm": segm})

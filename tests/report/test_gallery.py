@@ -4,42 +4,66 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmgn.report.coco_figures import CocoFigures, ImageCounts, evaluate
-from mmgn.report.gallery import LONG_SIDE, draw_gallery
-from mmgn.report.predictions import find_predictions
-from mmgn.report.workdir import read_work_dir
+from mmgn.evaluation import analyse
+from mmgn.report import gallery as gallery_module
+from mmgn.report.gallery import draw_gallery, error_kinds
+from mmgn.report.pictures import LONG_SIDE
+from mmgn.report.run import read_run
 
 
 @pytest.fixture
-def predictions(work_dir):
-    return find_predictions(read_work_dir(work_dir), None, None, None)
+def run(work_dir):
+    return read_run(work_dir)
 
 
-@pytest.fixture
-def figures(predictions):
-    cat_ids = [category["id"] for category in predictions.categories]
-    return {"segm": evaluate(predictions.truth, predictions.results["segm"], "segm", cat_ids)}
+def judge(run):
+    """Judge a run's predictions anew."""
+    cat_ids = [category["id"] for category in run.predictions.categories]
+    for kind, results in run.predictions.results.items():
+        run.analyses[kind] = analyse(run.predictions.truth, results, kind, cat_ids)
+    return run
 
 
-def test_worst_and_best_are_chosen(predictions):
-    # F1 of image i is i / 11, but for 4 and 5, which are equal.
-    found = [0, 1, 2, 3, 4, 4, 6, 7, 8, 9, 10, 11]
-    counts = [ImageCounts(i, 2 * n, 11 - n, 11 - n) for i, n in enumerate(found)]
-    gallery = draw_gallery(predictions, {"segm": CocoFigures({}, {}, counts[::-1])}, 3)
-    assert [pair.counts.image_id for pair in gallery.pairs] == [0, 1, 11]
-    assert gallery.selection.startswith("The 2 worst and the 1 best of 12 images by F1 of masks at IoU 0.5")
-    gallery = draw_gallery(predictions, {"segm": CocoFigures({}, {}, counts[::-1])}, 50)
-    assert [pair.counts.image_id for pair in gallery.pairs] == list(range(12))
-    assert gallery.selection.startswith("All 12 images")
+def test_the_hardest_come_first_then_what_they_do_not_show(run):
+    errors = run.analyses["segm"].errors
+    ranked = sorted(errors, key=lambda own: (own.f1, own.image_id))
+    gallery = draw_gallery(run, 5)
+    ids = [pair.counts.image_id for pair in gallery.pairs]
+    assert ids[:3] == [own.image_id for own in ranked[:3]]
+    assert [pair.counts.f1 for pair in gallery.pairs] == sorted(pair.counts.f1 for pair in gallery.pairs)
+    assert gallery.selection.startswith(f"The 3 hardest of {len(errors)} images and 2 that show other classes")
+
+    def shown(count):
+        marks = [mark for pair in draw_gallery(run, count).pairs for mark in pair.marks]
+        return {(mark.label, mark.error) for mark in marks}
+
+    hardest_only = {
+        (mark.label, mark.error) for pair in draw_gallery(run, 12).pairs for mark in pair.marks
+        if pair.counts.image_id in {own.image_id for own in ranked[:5]}
+    }  # fmt: skip
+    assert len(shown(5)) >= len(hardest_only)
+    assert draw_gallery(run, 50).selection.startswith(f"All {len(errors)} images")
 
 
-def test_pictures_show_what_is_there(predictions, figures):
-    annotation = max(predictions.truth["annotations"], key=lambda entry: entry["area"])
-    predictions.truth["annotations"] = [annotation]
-    predictions.results = {"segm": []}
-    image_id = annotation["image_id"]
-    counts = ImageCounts(image_id, 0, 0, 1)
-    (pair,) = draw_gallery(predictions, {"segm": CocoFigures({}, {}, [counts])}, 5).pairs
+def test_every_error_has_a_mark_with_its_box(run):
+    analysis, results = run.analyses["segm"], run.predictions.results["segm"]
+    objects = {entry["id"]: entry for entry in run.predictions.truth["annotations"]}
+    for pair in draw_gallery(run, 12).pairs:
+        own = next(e for e in analysis.errors if e.image_id == pair.counts.image_id)
+        expected = [("missed", objects[number]["bbox"]) for number in own.missed_ids]
+        expected += [(kind, results[index]["bbox"]) for index, kind in own.kinds.items() if kind != "correct"]
+        expected = [(kind, tuple(round(100 * part / 320, 1) for part in box)) for kind, box in expected]
+        assert sorted((mark.error, mark.box) for mark in pair.marks) == sorted(expected)
+    marks = [mark for pair in draw_gallery(run, 12).pairs for mark in pair.marks]
+    assert {mark.error for mark in marks} == set(error_kinds(draw_gallery(run, 12).pairs)) > {"missed"}
+    assert all(", is " in mark.text for mark in marks if mark.error == "classification")
+
+
+def test_pictures_show_what_is_there(run):
+    annotation = max(run.predictions.truth["annotations"], key=lambda entry: entry["area"])
+    run.predictions.truth["annotations"] = [annotation]
+    run.predictions.results = {"segm": []}
+    (pair,) = draw_gallery(judge(run), 5).pairs
     truth, prediction = (
         np.asarray(Image.open(io.BytesIO(jpeg)).convert("RGB"), dtype=int) for jpeg in (pair.truth, pair.prediction)
     )
@@ -50,49 +74,66 @@ def test_pictures_show_what_is_there(predictions, figures):
     x, y, w, h = annotation["bbox"]
     middle = truth[round((y + h / 2) * scale), round((x + w / 2) * scale)]
     assert np.abs(middle - (90, 100, 110)).max() > 30
-    assert pair.caption == f"{image_id:03d}.png: 0 found, 0 false, 1 missed, F1 0.00"
+    assert pair.caption == f"{annotation['image_id']:03d}.png: 0 found, 0 false, 1 missed, F1 0.00"
+    name = {7: "<script>disc</script>", 3: "box|*a_b*", 90: "bar"}[annotation["category_id"]]
+    assert [mark.text for mark in pair.marks] == [f"{name} missed"]
 
 
-def test_only_sure_detections_are_drawn(predictions, figures):
-    drawn = draw_gallery(predictions, figures, 12).pairs
-    predictions.results["segm"] = [entry for entry in predictions.results["segm"] if entry["score"] >= 0.3]
-    assert len(predictions.results["segm"]) < len(predictions.results["bbox"])
-    assert draw_gallery(predictions, figures, 12).pairs == drawn
+def test_only_sure_detections_are_drawn(run):
+    drawn = draw_gallery(run, 12).pairs
+    results = run.predictions.results["segm"]
+    sure = [entry for entry in results if entry["score"] >= 0.3]
+    assert len(sure) < len(results)
+    run.predictions.results["segm"] = sure
+    again = draw_gallery(judge(run), 12).pairs
+    assert [(p.truth, p.prediction, p.marks) for p in again] == [(p.truth, p.prediction, p.marks) for p in drawn]
 
 
-def test_only_the_models_classes_are_drawn(predictions, figures):
-    predictions.categories = [category for category in predictions.categories if category["id"] == 90]
-    drawn = draw_gallery(predictions, figures, 12).pairs
-    for entries in (predictions.truth["annotations"], predictions.results["segm"]):
+def test_only_the_models_classes_are_drawn(run):
+    run.predictions.categories = [category for category in run.predictions.categories if category["id"] == 90]
+    drawn = draw_gallery(judge(run), 12).pairs
+    for entries in (run.predictions.truth["annotations"], run.predictions.results["segm"]):
         entries[:] = [entry for entry in entries if entry["category_id"] == 90]
-    assert draw_gallery(predictions, figures, 12).pairs == drawn
+    again = draw_gallery(judge(run), 12).pairs
+    assert [(p.truth, p.prediction) for p in again] == [(p.truth, p.prediction) for p in drawn]
 
 
-def test_no_sure_detection_is_told(predictions, figures):
-    predictions.results["segm"] = [entry | {"score": 0.1} for entry in predictions.results["segm"]]
-    assert draw_gallery(predictions, figures, 12).selection.endswith("No detection has a score of 0.3 or more.")
+def test_no_sure_detection_is_told(run):
+    run.predictions.results["segm"] = [entry | {"score": 0.1} for entry in run.predictions.results["segm"]]
+    assert draw_gallery(judge(run), 12).selection.endswith("No detection has a score of 0.3 or more.")
 
 
-def test_images_that_cannot_be_shown_are_named(predictions, figures):
-    (predictions.img_dir / "002.png").unlink()
-    (predictions.img_dir / "003.png").write_bytes(b"no picture")
-    Image.new("RGB", (10, 20)).save(predictions.img_dir / "004.png")
-    gallery = draw_gallery(predictions, figures, 12)
+def test_images_that_cannot_be_shown_are_named(run):
+    img_dir = run.predictions.img_dir
+    (img_dir / "002.png").unlink()
+    (img_dir / "003.png").write_bytes(b"no picture")
+    Image.new("RGB", (10, 20)).save(img_dir / "004.png")
+    gallery = draw_gallery(run, 12)
     assert len(gallery.pairs) == 9
     told = dict(reason.split(": ", 1) for reason in gallery.missing)
-    assert told["002.png"] == f"not in {predictions.img_dir}"
+    assert told["002.png"] == f"not in {img_dir}"
     assert "cannot identify image file" in told["003.png"]
     assert told["004.png"] == "is 10×20, annotated as 320×320"
 
 
-def test_grey_images_and_plain_boxes(predictions, figures):
-    for path in predictions.img_dir.iterdir():
+def test_grey_images_and_plain_boxes(run):
+    for path in run.predictions.img_dir.iterdir():
         Image.open(path).convert("L").save(path)
-    del predictions.results["segm"]
-    gallery = draw_gallery(predictions, {"bbox": figures["segm"]}, 12)
+    del run.predictions.results["segm"], run.analyses["segm"]
+    gallery = draw_gallery(run, 12)
     assert len(gallery.pairs) == 12
     assert "F1 of boxes" in gallery.selection
 
 
-def test_no_figures_no_gallery(predictions):
-    assert draw_gallery(predictions, {}, 12) is None
+def test_pictures_end_where_they_weigh_too_much(run, monkeypatch):
+    every = draw_gallery(run, 12).pairs
+    three = sum(len(pair.truth) + len(pair.prediction) for pair in every[:3])
+    monkeypatch.setattr(gallery_module, "MAX_BYTES", three)
+    gallery = draw_gallery(run, 12)
+    assert len(gallery.pairs) == 3
+    assert "After 3 of them the pictures weigh" in gallery.selection
+
+
+def test_no_figures_no_gallery(run):
+    run.analyses.clear()
+    assert draw_gallery(run, 12) is None

@@ -1,30 +1,40 @@
+import base64
+import hashlib
 import json
 import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 import mmgn.report
 from mmgn.report import read_headline, write_report
+from mmgn.report.page import _embedded
 
-VOID = {"meta", "img", "br"}
-SVG_LINKS = re.compile(r"^#\w+$")
+VOID = {"meta", "img", "br", "line"}
+SVG_LINKS = re.compile(r"^#[\w-]+$")
+SCHEMA = json.loads((Path(mmgn.report.__file__).parent / "schema.json").read_text())
 
 
 class Page(HTMLParser):
-    """Checks the nesting of tags and collects text, tags and addresses."""
+    """Checks the nesting of tags and collects text, tags, addresses and scripts."""
 
     def __init__(self, html):
         super().__init__()
         self.open, self.tags, self.addresses, self.text, self.cells = [], set(), [], "", []
+        self.scripts, self.ids, self.policy = [], [], None
         self.feed(html)
         assert not self.open
+        assert len(self.ids) == len(set(self.ids))
 
     def handle_starttag(self, tag, attrs):
         self.tags.add(tag)
         self.addresses += [value for name, value in attrs if name in {"src", "href", "xlink:href", "action", "data"}]
+        self.ids += [value for name, value in attrs if name == "id"]
+        if ("http-equiv", "Content-Security-Policy") in attrs:
+            self.policy = dict(attrs)["content"]
         assert not any(name.startswith("on") for name, _ in attrs)
         if tag not in VOID:
             self.open.append(tag)
@@ -38,8 +48,11 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data):
+        if self.open and self.open[-1] == "script":
+            self.scripts.append(data)
+            return
         self.text += data
-        if self.open and self.open[-1] in {"td", "th"}:
+        if self.open and self.open[-1] in {"td", "th", "dt", "dd", "li", "pre"}:
             self.cells.append(data)
 
 
@@ -47,7 +60,9 @@ def load(index):
     def no_constants(name):
         raise AssertionError(f"{name} is not JSON")
 
-    return json.loads(index.with_name("metrics.json").read_text(), parse_constant=no_constants)
+    metrics = json.loads(index.with_name("metrics.json").read_text(), parse_constant=no_constants)
+    jsonschema.validate(metrics, SCHEMA)
+    return metrics
 
 
 def test_files_and_metrics(work_dir, coco_set):
@@ -90,7 +105,7 @@ def test_page_is_escaped_and_asks_the_network_for_nothing(work_dir, coco_set):
     coco_set.ann_file.write_text(json.dumps(coco_set.truth))
     html = write_report(work_dir).read_text()
     page = Page(html)
-    assert not page.tags & {"script", "link", "iframe", "object", "form", "base"}
+    assert not page.tags & {"link", "iframe", "object", "base"}
     assert all(address.startswith("data:image/") or SVG_LINKS.match(address) for address in page.addresses)
     assert not re.search(r"url\((?!#)", html)
     assert "@import" not in html
@@ -98,6 +113,18 @@ def test_page_is_escaped_and_asks_the_network_for_nothing(work_dir, coco_set):
     assert "model = '</pre><script>alert(1)</script>'" in page.text
     assert '"><svg onload=alert(1)>.png: not in' in page.text
     assert len([address for address in page.addresses if address.startswith("data:")]) == 22
+    # The data, and the one script that may run.
+    data, script = page.scripts
+    assert set(json.loads(data)) == {"curves", "calibration"}
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert page.policy.startswith("default-src 'none'; ")
+    assert page.policy.endswith(f"script-src 'sha256-{digest}'")
+
+
+def test_data_cannot_end_their_element():
+    text = _embedded({"name": "</script><!-- <script>"})
+    assert "<" not in text
+    assert json.loads(text) == {"name": "</script><!-- <script>"}
 
 
 def test_tables_of_page_and_markdown_say_what_metrics_say(work_dir):
@@ -112,6 +139,8 @@ def test_tables_of_page_and_markdown_say_what_metrics_say(work_dir):
     page = Page(index.read_text())
     at = page.cells.index("AP75")
     assert page.cells[at : at + 6] == cells["AP75"]
+    at = page.cells.index("Classification")
+    assert page.cells[at : at + 4] == cells["Classification"]
     headline = read_headline(index)
     assert f"{100 * metrics['bbox_mAP']:.1f}  Computed from results.bbox.json" in headline
     assert "1,234 MiB  Measured, CUDA allocated" in headline
@@ -129,7 +158,8 @@ def test_markdown_is_escaped_and_its_pictures_exist(work_dir):
     assert len(pictures) == 4 + 2 * 12
     assert all(index.with_name(name).is_file() for name in pictures)
     columns = [line.count("|") - line.count(r"\|") for line in prose.splitlines() if line.startswith("| ")]
-    assert set(columns) == {3, 4, 7, 9}
+    # The truth's, the headline's, errors', calibration's, operating points', COCO's and classes' tables.
+    assert set(columns) == {3, 4, 5, 6, 7, 9}
 
 
 def test_a_fence_in_the_configuration_does_not_end_it(work_dir):
@@ -199,6 +229,7 @@ def test_gaps_and_contradictions_are_told(work_dir, coco_set):
     coco_set.ann_file.write_text(json.dumps(coco_set.truth))
     metrics = load(write_report(work_dir))
     assert (metrics["segm_mAP"], metrics["segm_AR_100"], metrics["train_complete"]) == (0, 0, False)
+    assert len(metrics["notes"]) == len(set(metrics["notes"]))
     for told in (
         "Training did not end: the last record is of iteration 40.",
         "Training time counts from iteration 20",

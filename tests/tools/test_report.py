@@ -56,11 +56,64 @@ def test_report_of_a_plain_run(run):
     assert not (run / "work" / "report").exists()
 
 
+def test_results_alone(run):
+    done = report(run / "work" / "res.bbox.json", "--ann-file", run / "val.json", "--out", run / "out")
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((run / "out" / "metrics.json").read_text())
+    assert metrics["bbox_mAP"] == pytest.approx(1)
+    assert metrics["train_seconds"] is None
+    # Neither scolded for what results cannot hold, nor for masks that were not asked for.
+    assert metrics["notes"] == ["No segm figures: there are no segm results."]
+
+
+def test_several_runs_are_compared(run):
+    prefix = run / "work" / "res"
+    (run / "work" / "worse.bbox.json").write_text("[]")
+    done = report(prefix, run / "work" / "worse", "--ann-file", run / "val.json", "--out", run / "out")
+    assert done.returncode == 0, done.stderr
+    assert "worse: Box AP −100.0 from res" in done.stdout
+    assert json.loads((run / "out" / "metrics.json").read_text())["kind"] == "comparison"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["work", "work"], "a comparison of several RUNs needs --out DIR"),
+        (["work", "work", "--out", "out", "--results-prefix", "p"], "--results-prefix is of one RUN"),
+        (["logless"], "logless is no work directory of a run: it has neither training lines"),
+        (["work/res.bbox.json"], "No annotations to judge"),
+        (["work/cut.bbox.json", "--ann-file", "val.json"], "cut.bbox.json is not valid JSON"),
+        (
+            ["work/foreign.bbox.json", "--ann-file", "val.json"],
+            "foreign.bbox.json: 2 of its 2 different image_id are not in",
+        ),
+    ],
+)
+def test_wrong_input_ends_in_one_paragraph_and_overwrites_nothing(run, more, said):
+    (run / "logless").mkdir()
+    whole = (run / "work" / "res.bbox.json").read_text()
+    (run / "work" / "cut.bbox.json").write_text(whole[:-20])
+    (run / "work" / "foreign.bbox.json").write_text(
+        json.dumps([json.loads(whole)[0] | {"image_id": number} for number in (139, 285)])
+    )
+    out = run / "out"
+    out.mkdir()
+    (out / "index.html").write_text("yesterday's")
+    arguments = [run / word if (run / word).exists() else word for word in more]
+    done = report(*arguments, *(() if "RUNs" in said or "--out" in more else ("--out", out)))
+    assert done.returncode != 0
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert [path.name for path in out.iterdir()] == ["index.html"]
+    assert (out / "index.html").read_text() == "yesterday's"
+
+
 def test_what_is_wrong_is_told_in_one_paragraph(run):
     done = report(run / "nowhere")
     assert done.returncode == 1
-    assert (
-        done.stderr == f"report.py: no work directory {str(run / 'nowhere')!r}; give the work_dir of an MMEngine run\n"
+    assert done.stderr == (
+        f"report.py: no work directory {str(run / 'nowhere')!r}; give the work_dir of an MMEngine run, a file of COCO "
+        "results, or the prefix of PREFIX.bbox.json and PREFIX.segm.json\n"
     )
     assert done.stdout == ""
 
@@ -68,5 +121,5 @@ def test_what_is_wrong_is_told_in_one_paragraph(run):
 def test_missing_packages_are_named(run):
     done = report(run / "work", code="sys.modules['matplotlib'] = None")
     assert done.returncode == 1
-    assert done.stderr.startswith("report.py: mmgn.report needs matplotlib, pillow and pycocotools: ")
+    assert done.stderr.startswith("report.py: mmgn.report needs more than mmgn itself: ")
     assert done.stderr.endswith("pip install 'mmgn[report]'\n")
