@@ -67,9 +67,9 @@ def start(cfg: Config) -> None:
         torch.cuda.set_device(local_rank)
     else:
         backend = "gloo"
-        _wrap_without_device(cfg)
+        wrap_without_device(cfg)
         if rank == 0:
-            print(f"no GPU: {os.environ['WORLD_SIZE']} processes on the CPU, over gloo", file=sys.stderr)
+            print(f"no GPU: {os.environ['WORLD_SIZE']} ranks on the CPU, over gloo", file=sys.stderr)
     _open(backend, dist_cfg.get("timeout") or COLLECTIVE_TIMEOUT)
 
 
@@ -151,7 +151,7 @@ def check_gpu(local_rank: int) -> None:
         )
 
 
-def _wrap_without_device(cfg: Config) -> None:
+def wrap_without_device(cfg: Config) -> None:
     """Have DDP take the model where it is; mmengine would name it a GPU."""
     wrapper = cfg.get("model_wrapper_cfg")
     if wrapper is None:

@@ -71,7 +71,9 @@ def explain(error: ChildFailedError) -> str:
     """Return which rank failed first, and why, for a person to read."""
     rank, failure = error.get_first_failure()
     who = f"rank {rank} (local rank {failure.local_rank}, process {failure.pid} on {socket.gethostname()})"
-    others = "The other ranks on this machine were stopped; resume from the last checkpoint with --resume."
+    others = "The other ranks on this machine were stopped."
+    if Path(error.name).stem == "train":
+        others += " From the last checkpoint, if there is one, --resume goes on."
     if isinstance(failure.message, dict):
         return f"{who} failed:\n{failure.message['extraInfo']['py_callstack']}\n\n{others}"
     if failure.exitcode == -signal.SIGKILL:
