@@ -3,7 +3,7 @@
     python benchmarks/scale_loader.py --out benchmarks/results/scale_loader.json
 
 The files are scikit-learn's two photographs, cropped, scaled to 640 x 480 and saved at the quality that comes closest
-to 163 kB, the mean of train2017 (18 GB, 118,287 files); an image has COCO's 7.3 objects, each a polygon. The pipeline is
+to 163 kB, the mean of train2017 (18 GB, 118,287 files). An image has COCO's 7.3 objects, polygons. The pipeline is
 that of mmdet's coco_instance.py: decode, annotations with masks, resize to 1333 x 800, flip, pack. It runs in a
 dataloader with one worker, a batch of 2 and OpenCV's threads off, as mmdet's default_runtime.py has them. Counted are
 CPU seconds of the worker and of the training process, which a loaded machine hardly changes; medians of --repeats runs.
