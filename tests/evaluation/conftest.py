@@ -22,11 +22,12 @@ def coco():
     return SimpleNamespace(random_set=random_set, pycocotools=pycocotools, rle=rle, cat_ids=CAT_IDS)
 
 
-def random_set(seed, *, images=12, cat_ids=CAT_IDS, objects=6, detections=18, ties=True, crowds=True, borders=True):
+def random_set(seed, *, images=12, cat_ids=CAT_IDS, objects=6, detections=18, ties=True, crowds=True, polygons=True):
     """Return COCO annotations and results, both with boxes and masks.
 
-    With detections of other classes, shifted, repeated or on nothing; images without objects, detections or both;
-    a class without objects and one without detections where there are more than two.
+    Half of the objects have sizes on the borders of small, medium and large, half of the masks are polygons (of crowds
+    none). With detections of other classes, shifted, repeated or on nothing; images without objects, detections or
+    both; a class without objects and one without detections where there are more than two.
     """
     rng = np.random.default_rng(seed)
     truth = {
@@ -38,7 +39,7 @@ def random_set(seed, *, images=12, cat_ids=CAT_IDS, objects=6, detections=18, ti
     }
     results = []
     for image_id in range(images):
-        own = [_object(rng, image_id, cat_ids, crowds, borders) for _ in range(rng.integers(0, objects + 1))]
+        own = [_object(rng, image_id, cat_ids, crowds, polygons) for _ in range(rng.integers(0, objects + 1))]
         truth["annotations"] += own
         for _ in range(rng.integers(0, detections + 1)):
             results.append(_detection(rng, image_id, own, cat_ids, ties))
@@ -76,18 +77,20 @@ def rle(x, y, w, h):
     return encoded | {"counts": encoded["counts"].decode()}
 
 
-def _object(rng, image_id, cat_ids, crowds, borders):
+def _object(rng, image_id, cat_ids, crowds, polygons):
     # 32 x 32 and 96 x 96 are the borders between small, medium and large.
-    side = rng.choice([32, 96]) if borders and rng.random() < 0.4 else rng.integers(6, 110)
-    w, h = int(side), int(side if rng.random() < 0.5 else max(4, side // 2))
+    side = int(rng.choice([32, 96]) if rng.random() < 0.5 else rng.integers(6, 110))
+    w, h = side, side if rng.random() < 0.5 else max(4, side // 2)
     x, y = (int(rng.integers(0, SIZE - length)) for length in (w, h))
+    crowd = crowds and rng.random() < 0.15
+    polygon = [[x + w / 4, y, x + w, y, x + w, y + h, x, y + h, x, y + h / 4]]
     return {
         "image_id": image_id,
         "category_id": int(rng.choice(cat_ids)),
         "bbox": [x, y, w, h],
         "area": w * h,
-        "segmentation": rle(x, y, w, h),
-        "iscrowd": int(crowds and rng.random() < 0.15),
+        "segmentation": polygon if polygons and not crowd and rng.random() < 0.5 else rle(x, y, w, h),
+        "iscrowd": int(crowd),
     }
 
 

@@ -31,7 +31,7 @@ def test_equal_to_the_authors_implementation(coco, monkeypatch, seed, iou_type, 
     # It reads the precision at recall i / 100, COCO at 0.01 * i, which may be a bit above a recall and then misses it.
     monkeypatch.setattr("mmgn.evaluation.average_precision.RECALL_LEVELS", np.arange(101) / 100)
     # Of what the two treat differently there is nothing: equal scores, classes without objects, half a box in a crowd.
-    truth, results = coco.random_set(seed, images=25, cat_ids=[7, 3], ties=False, crowds=crowds)
+    truth, results = coco.random_set(seed, images=25, cat_ids=[7, 3], ties=False, crowds=crowds, polygons=False)
     for entry in results:
         entry["bbox"][2] += 0.01
     ours = analyse(truth, results, iou_type, [3, 7]).tide

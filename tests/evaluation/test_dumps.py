@@ -1,0 +1,100 @@
+"""mmdet's pickles of predictions: what is read, and what is refused before it can run."""
+
+import functools
+import io
+import os
+import pickle
+import runpy
+
+import pytest
+import torch
+
+from mmgn.evaluation.dumps import read_dump
+
+
+class Calls:
+    """Pickled as a call."""
+
+    def __init__(self, function, *args):
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
+def sample(**instances):
+    return {"img_id": 1, "pred_instances": {"bboxes": torch.ones(0, 4), "scores": [], "labels": []} | instances}
+
+
+@pytest.fixture
+def read(tmp_path):
+    def read(content, protocol=2):
+        path = tmp_path / "dump.pkl"
+        path.write_bytes(pickle.dumps(content, protocol))
+        return read_dump(path)
+
+    return read
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        torch.arange(6.0).reshape(2, 3),
+        torch.arange(6).reshape(2, 3).T,
+        torch.arange(10, dtype=torch.float16)[3:7],
+        torch.rand(0, 4),
+        torch.tensor([True, False]),
+    ],
+    ids=["float32", "transposed", "part of a storage", "empty", "bool"],
+)
+def test_a_tensor_is_read_as_it_was(read, tensor, protocol):
+    got = read([sample(scores=tensor)], protocol)[0]["pred_instances"]["scores"]
+    assert got.dtype == tensor.dtype
+    assert got.equal(tensor)
+
+
+def storage_that_calls(command):
+    file = io.BytesIO()
+    torch.save(Calls(os.system, command), file, _use_new_zipfile_serialization=False)
+    return Calls(torch.storage._load_from_bytes, file.getvalue())
+
+
+def archive():
+    file = io.BytesIO()
+    torch.save(torch.ones(1), file)
+    return Calls(torch.storage._load_from_bytes, file.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("attack", "said"),
+    [
+        (lambda command: Calls(os.system, command), "posix.system"),
+        (lambda command: Calls(eval, f"__import__('os').system({command!r})"), "eval"),
+        (lambda command: Calls(functools.partial, os.system, command), "functools.partial"),
+        (lambda command: Calls(getattr, print, "__self__"), "getattr"),
+        (lambda command: Calls(runpy.run_path, command), "runpy.run_path"),
+        (lambda command: Calls(torch.load, command), "torch"),
+        (storage_that_calls, "a tensor's contents are refused"),
+        (lambda command: archive(), "a tensor's contents are not what torch writes"),
+        (lambda command: Calls(torch._utils._rebuild_tensor_v2, 1, 0, (1,), (1,)), "a tensor has no contents"),
+        (lambda command: torch.ones(1).expand(10**12), "is larger than its contents"),
+        (lambda command: torch.nn.Parameter(torch.ones(1)), "torch._utils._rebuild_parameter"),
+    ],
+    ids=[
+        *("os.system", "eval", "partial", "getattr", "runpy", "torch.load", "in a storage", "an archive"),
+        *("no storage", "a huge size", "a parameter"),
+    ],
+)
+def test_all_else_is_refused_and_not_run(read, tmp_path, monkeypatch, attack, said):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="dump.pkl is not read: ") as error:
+        read([sample(bad=attack("touch ran"))])
+    assert said in str(error.value)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("content", [{"a": 1}, [1], [{"img_id": 1}], [([], [])]])
+def test_what_holds_no_detections_is_told(read, content):
+    with pytest.raises(ValueError, match=r"write it again with tools/test\.py --out|only detections can be judged"):
+        read(content)
