@@ -27,6 +27,9 @@ FIGURES = (
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 #: Detections per class and image that the official figures count.
 MAX_DETECTIONS = (1, 10, 100)
+#: Pairs of image and class that are judged at a time, COCO's val in one go: faster-coco-eval keeps about two KB of
+#: each, empty or not.
+PAIRS = 400_000
 _AREAS = ("all", "s", "m", "l")
 
 
@@ -112,6 +115,30 @@ def evaluate(
         max_dets: detections per class and image that count, best scored first; at least three numbers.
         by_class: whether a detection fits objects of its own class only; otherwise, as for proposals, K = 1.
     """
+    step = max(1, PAIRS // max(images, 1)) if by_class else max(classes, 1)
+    judged = []
+    for start in range(0, max(classes, 1), step):
+        stop = min(start + step, classes)
+        parts = objects.of_classes(start, stop), detections.of_classes(start, stop)
+        judged.append(_judge(*parts, images, stop - start, iou_thrs, max_dets, by_class))
+    return CocoEval(
+        np.concatenate([found["precision"] for found in judged], axis=2),
+        np.concatenate([found["scores"] for found in judged], axis=2),
+        np.concatenate([found["recall"] for found in judged], axis=1),
+        np.asarray(iou_thrs, dtype=float).reshape(-1),
+        sorted(max_dets),
+    )
+
+
+def _judge(
+    objects: Instances,
+    detections: Instances,
+    images: int,
+    classes: int,
+    iou_thrs: Sequence[float] | np.ndarray,
+    max_dets: Sequence[int],
+    by_class: bool,
+) -> dict[str, Any]:
     coco = require("coco")
     judge = require("faster_eval_api").COCOeval_faster(
         coco.COCO(_dataset(objects, images, classes, _annotation_ids(objects))),
@@ -124,14 +151,7 @@ def evaluate(
     judge.params.useCats = int(by_class)
     judge.evaluate()
     judge.accumulate()
-    found = judge.eval
-    return CocoEval(
-        np.asarray(found["precision"]),
-        np.asarray(found["scores"]),
-        np.asarray(found["recall"]),
-        judge.params.iouThrs,
-        list(judge.params.maxDets),
-    )
+    return {name: np.asarray(judge.eval[name]) for name in ("precision", "scores", "recall")}
 
 
 def _annotation_ids(objects: Instances) -> Sequence[int]:

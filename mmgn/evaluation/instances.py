@@ -39,6 +39,19 @@ class Instances:
         """Whether the shapes are masks."""
         return isinstance(self.shapes, list)
 
+    def of_classes(self, start: int, stop: int) -> "Instances":
+        """Return those with labels from ``start`` to before ``stop``, which are then counted from 0."""
+        kept = np.flatnonzero((start <= self.label) & (self.label < stop))
+        return Instances(
+            image=self.image[kept],
+            label=self.label[kept] - start,
+            shapes=[self.shapes[k] for k in kept] if self.masks else self.shapes[kept],
+            area=self.area[kept],
+            ids=[self.ids[k] for k in kept],
+            score=self.score[kept],
+            crowd=self.crowd[kept],
+        )
+
 
 def read_objects(truth: dict[str, Any], iou_type: str, image_ids: Sequence[Any], cat_ids: Sequence[Any]) -> Instances:
     """Return the annotations of these images and categories.
