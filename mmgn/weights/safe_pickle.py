@@ -6,6 +6,8 @@ which is numpy's own: they stand for arrays and dtypes, and check what they are 
 
 import math
 import pickle
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
@@ -104,8 +106,12 @@ class _Unpickler(pickle._Unpickler):
     stack: list[Any]
     dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
 
+    def __init__(self, file: BinaryIO, names: Mapping[str, Any]) -> None:
+        super().__init__(file, encoding="latin1")
+        self._names = {**_GLOBALS, **names}
+
     def find_class(self, module: str, name: str) -> Any:
-        found = _GLOBALS.get(f"{module}.{name}")
+        found = self._names.get(f"{module}.{name}")
         if found is None:
             raise pickle.UnpicklingError(
                 f"it asks for {module}.{name}, which may run code; only numpy arrays of numbers and plain containers "
@@ -124,11 +130,12 @@ class _Unpickler(pickle._Unpickler):
     dispatch[pickle.BUILD[0]] = load_build
 
 
-def load(file: BinaryIO) -> Any:
+def load(file: BinaryIO, names: Mapping[str, Any] = MappingProxyType({})) -> Any:
     """Read a pickle of numpy arrays, numbers, strings and plain containers.
 
     Args:
         file: opened for reading, of protocol 2 or later; Python 2 may have written it.
+        names: what a pickle may ask for beyond that, by its full name, with what stands for it.
 
     Returns:
         The object, with a :class:`PickledArray` for each array and a dict for an OrderedDict.
@@ -137,7 +144,7 @@ def load(file: BinaryIO) -> Any:
         pickle.UnpicklingError: it asks for anything else, or its arrays are not in order.
         Exception: of any kind, where the bytes are no pickle.
     """
-    return _Unpickler(file, encoding="latin1").load()
+    return _Unpickler(file, names).load()
 
 
 class _Pickler(pickle._Pickler):

@@ -88,7 +88,7 @@ def archive():
 )
 def test_all_else_is_refused_and_not_run(read, tmp_path, monkeypatch, attack, said):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match="dump.pkl is not read: ") as error:
+    with pytest.raises(ValueError, match=r"dump\.pkl is not read: ") as error:
         read([sample(bad=attack("touch ran"))])
     assert said in str(error.value)
     assert not (tmp_path / "ran").exists()
