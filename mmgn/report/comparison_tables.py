@@ -10,9 +10,9 @@ from mmgn.report.tables import SHAPES, setup_texts
 FIGURES = {"AP": "mAP", "AP50": "mAP_50", "AP75": "mAP_75", "S": "mAP_s", "M": "mAP_m", "L": "mAP_l"}
 RESULTS = (
     "Memory is the peak of training, of CUDA's allocator or, where marked RSS, of the process. Seconds per iteration "
-    "are the training log's median; milliseconds per image are the validation loop's, data loading and "
-    "post-processing included. Quoted rows are published for the same detector, backbone, norms and schedule, on their "
-    "authors' machines."
+    "are the training log's median. Milliseconds per image are the model's as tools/test.py times it or, where marked "
+    "loop, the validation loop's, data loading included. Quoted rows are published for the same detector, "
+    "backbone, norms and schedule, on their authors' machines."
 )
 NOISE = (
     "The interval holds 95 % of the differences when the images are drawn anew, with replacement and the same for both "
@@ -28,14 +28,14 @@ def results(comparison: Mapping[str, Any]) -> Table:
     kinds: dict[int, str] = {}
     told = set()
     for own in comparison["runs"]:
-        rows.append(_row(own["name"], own["setup"], own, _memory(own), decimal(own["seconds_per_iteration"], 3)))
+        rows.append(_row(own["name"], own["setup"], own, _memory(own), _pace(own), _speed(own)))
         for quoted in own["quoted"]:
             # Two runs of one setup have the same.
             if (key := (quoted["source"], quoted["setup"]["backbone"], quoted["bbox_mAP"])) not in told:
                 told.add(key)
                 kinds[len(rows)] = "quoted"
-                memory = decimal(quoted.get("memory_gb"), 1)
-                rows.append(_row(f"Quoted: {quoted['source']}", quoted["setup"], quoted, memory, NONE))
+                cost = decimal(quoted.get("memory_gb"), 1), NONE, decimal(quoted.get("ms_per_image"), 1)
+                rows.append(_row(f"Quoted: {quoted['source']}", quoted["setup"], quoted, *cost))
     figures = [f"{shape} {name}" for shape in SHAPES for name in FIGURES]
     columns = ("Run", "Norm", "Backbone", "Schedule", *figures, "Memory, GiB", "s/iter", "ms/image")
     return Table(columns, rows, numeric=range(4, len(columns)), kinds=kinds)
@@ -91,10 +91,9 @@ def headline_text(comparison: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _row(name: str, setup: Mapping[str, Any], figures: Mapping[str, Any], memory: str, pace: str) -> tuple[str, ...]:
+def _row(name: str, setup: Mapping[str, Any], figures: Mapping[str, Any], *cost: str) -> tuple[str, ...]:
     values = [percent(figures.get(f"{kind}_{key}")) for kind in IOU_TYPES for key in FIGURES.values()]
-    texts = [text or NONE for text in setup_texts(setup).values()]
-    return (name, *texts, *values, memory, pace, decimal(figures.get("ms_per_image"), 1))
+    return (name, *(text or NONE for text in setup_texts(setup).values()), *values, *cost)
 
 
 def _memory(own: Mapping[str, Any]) -> str:
@@ -102,6 +101,15 @@ def _memory(own: Mapping[str, Any]) -> str:
         return NONE
     # A process's own memory is not to be read as a GPU's.
     return f"{own['peak_memory_mb'] / 1024:.1f}" + ("" if own["peak_memory_kind"].startswith("CUDA") else " RSS")
+
+
+def _pace(own: Mapping[str, Any]) -> str:
+    return decimal(own["seconds_per_iteration"], 3)
+
+
+def _speed(own: Mapping[str, Any]) -> str:
+    loop = (own["ms_per_image_kind"] or "").startswith("validation loop")
+    return decimal(own["ms_per_image"], 1) + (" loop" if loop else "")
 
 
 def _shape(entry: Mapping[str, Any]) -> str:

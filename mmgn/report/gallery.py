@@ -67,7 +67,8 @@ def draw_gallery(run: Run, max_images: int) -> Gallery | None:
     what = "masks" if run.kind == "segm" else "boxes"
     rule = f"by F1 of {what} at IoU 0.5 and score ≥ {SCORE_THRESHOLD}; equals by image id."
     chosen, selection = _select(scene, max_images, rule)
-    pairs, missing, size = [], [], 0
+    pairs: list[Pair] = []
+    missing, size = [], 0
     for counts in chosen:
         info = scene.images[counts.image_id]
         try:
@@ -115,7 +116,8 @@ class _Scene:
         found = [self._drawn(self.results[index], kind, self.confused.get(index)) for index, kind in sure]
         marks = [self._mark(drawn, picture) for drawn in (*truth, *reversed(found)) if drawn.kind != CORRECT]
         name = str(self.images[counts.image_id]["file_name"])
-        return Pair(counts, name, *(draw_entries(picture, drawn, self.coco) for drawn in (truth, found)), marks)
+        before, after = (draw_entries(picture, drawn, self.coco) for drawn in (truth, found))
+        return Pair(counts, name, before, after, marks)
 
     def _drawn(self, entry: Mapping[str, Any], kind: str, is_really: Any = None) -> Drawn:
         label = self._name(entry["category_id"])

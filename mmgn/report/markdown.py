@@ -67,7 +67,8 @@ def _gallery(gallery: Gallery | None) -> tuple[list[str], dict[str, bytes]]:
         return ["None without predictions, see the notes."], {}
     parts = [_text(gallery.selection)]
     parts += ["Not shown:\n\n" + "\n".join(f"- {_text(item)}" for item in gallery.missing)] * bool(gallery.missing)
-    pictures, rows = {}, []
+    pictures: dict[str, bytes] = {}
+    rows = []
     for number, pair in enumerate(gallery.pairs, 1):
         names = [f"gallery-{number:02d}-{kind}.jpg" for kind in ("truth", "predictions")]
         pictures |= dict(zip(names, (pair.truth, pair.prediction), strict=True))

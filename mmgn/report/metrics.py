@@ -57,7 +57,7 @@ def collect_metrics(run: Run) -> dict[str, Any]:
         "last_loss": _finite(work.train[-1].get("loss")) if work.train else None,
         "nonfinite_losses": sum(not math.isfinite(line.get("loss", 0.0)) for line in work.train),
         "seconds_per_iteration": _typical(work.train, "time"),
-        "ms_per_image": _ms_per_image(work),
+        **_speed(work),
         **_memory(work, either),
         "device": either.get("device"),
         "world_size": either.get("world_size"),
@@ -157,11 +157,17 @@ def _memory(work: WorkDir, section: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _ms_per_image(work: WorkDir) -> float | None:
-    """Return the time of an image in the validation loop, from the log: model, data and post-processing."""
+def _speed(work: WorkDir) -> dict[str, Any]:
+    """Return the time of an image as SpeedHook measured it, or else that of the validation loop from the log."""
+    measured = work.evaluation.get("ms_per_image")
+    if measured is not None:
+        how = work.evaluation.get("speed") or {}
+        return {"ms_per_image": measured, "ms_per_image_kind": how.get("includes", "model")}
     batch = (work.config.get("val_dataloader") or {}).get("batch_size")
     seconds = _typical(work.val, "time")
-    return 1000 * seconds / batch if seconds is not None and isinstance(batch, int) and batch > 0 else None
+    if seconds is None or not isinstance(batch, int) or batch < 1:
+        return {"ms_per_image": None, "ms_per_image_kind": None}
+    return {"ms_per_image": 1000 * seconds / batch, "ms_per_image_kind": "validation loop, from the log"}
 
 
 def _typical(lines: Sequence[Mapping[str, Any]], key: str) -> float | None:

@@ -106,7 +106,7 @@ def run(metrics: Mapping[str, Any]) -> Table:
         "Trained iterations": _of(metrics["iterations"], metrics["max_iterations"]),
         "Epochs": metrics["epochs"],
         "Seconds per iteration": decimal(metrics["seconds_per_iteration"], 3),
-        "Validation, ms per image": decimal(metrics["ms_per_image"], 1),
+        "Milliseconds per image": _timed(metrics),
         "Device": metrics["device"],
         "Processes": metrics["world_size"],
         "Seed": metrics["seed"],
@@ -119,6 +119,12 @@ def run(metrics: Mapping[str, Any]) -> Table:
     }
     rows = [(name, NONE if value is None else str(value)) for name, value in values.items()]
     return Table(("Setting", "Value"), rows)
+
+
+def _timed(metrics: Mapping[str, Any]) -> str | None:
+    if metrics["ms_per_image"] is None:
+        return None
+    return f"{decimal(metrics['ms_per_image'], 1)} ({metrics['ms_per_image_kind']})"
 
 
 def setup_texts(setup: Mapping[str, Any]) -> dict[str, str | None]:

@@ -48,10 +48,13 @@ class WorkDir:
         while isinstance(dataset.get("dataset"), Mapping):
             dataset = dataset["dataset"]
         images = (dataset.get("data_prefix") or {}).get("img")
-        images = None if images is None else str(Path(dataset.get("data_root") or "") / images)
+        paths = {
+            "ann_file": metric.get("ann_file"),
+            "img_dir": None if images is None else Path(dataset.get("data_root") or "") / images,
+            "results_prefix": metric.get("outfile_prefix"),
+        }
         # Paths of a configuration are relative to the folder that the run was started in: this one, with luck.
-        found = {"ann_file": metric.get("ann_file"), "img_dir": images, "results_prefix": metric.get("outfile_prefix")}
-        found = {key: str(Path(path).absolute()) for key, path in found.items() if path}
+        found = {key: str(Path(path).absolute()) for key, path in paths.items() if path}
         prefix = Path(found.get("results_prefix", ""))
         if prefix.name and not any(prefix.parent.glob(f"{prefix.name}.*.json")):
             found["results_prefix"] = prefix.name

@@ -75,3 +75,47 @@ def test_damaged_record(tmp_path, lines, text):
 def test_missing_directory(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no work directory .*nowhere"):
         read_work_dir(tmp_path / "nowhere")
+
+
+CONFIG = """
+data_root = 'data/coco/'
+model = dict(backbone=dict(depth=50, norm_cfg=dict(requires_grad=True, type='BN'), type='ResNet'), type='RetinaNet')
+optimizer = make_optimizer(lr=open('/etc/passwd'))
+test_dataloader = dict(
+    batch_size=1,
+    dataset=dict(
+        dataset=dict(ann_file='val.json', data_prefix=dict(img='val/'), data_root='data/coco/',
+                     metainfo=dict(classes=('cat', 'dog'))),
+        type='RepeatDataset'))
+test_evaluator = [
+    dict(type='DumpDetResults'),
+    dict(ann_file='data/coco/val.json', outfile_prefix='work_dirs/retina/results', type='CocoMetric'),
+]
+train_cfg = dict(max_epochs=12, type='EpochBasedTrainLoop')
+"""
+
+
+def test_a_run_without_a_record_is_told_by_its_configuration(tmp_path, lines, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "work_dirs" / "retina"
+    lines.write(path, "20250101_000000", [lines.train(1, 1.0)])
+    (path / "20250101_000000" / "vis_data" / "config.py").write_text(CONFIG)
+    (path / "results.bbox.json").write_text("[]")
+    work = read_work_dir(path)
+    assert work.evaluation == {
+        "ann_file": str(tmp_path / "data/coco/val.json"),
+        "img_dir": str(tmp_path / "data/coco/val"),
+        "results_prefix": str(path / "results"),
+        "classes": ("cat", "dog"),
+    }
+    assert work.locate(work.evaluation["results_prefix"]) == path / "results"
+    # It was read, not run.
+    assert "optimizer" not in work.config
+    # From elsewhere, results that lie in the work directory are found all the same.
+    monkeypatch.chdir("/")
+    work = read_work_dir(path)
+    assert work.locate(work.evaluation["results_prefix"]) == path / "results"
+
+
+def test_a_record_comes_before_the_configuration(work_dir):
+    assert read_work_dir(work_dir).evaluation["results_prefix"] == "results"

@@ -7,7 +7,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import jsonschema
+import numpy as np
 import pytest
+from PIL import Image
 
 import mmgn.report
 from mmgn.report import read_headline, write_report
@@ -279,3 +281,53 @@ def test_report_knows_no_model():
     for path in Path(mmgn.report.__file__).parent.glob("*.py"):
         imported = set(re.findall(r"^\s*(?:import|from) (\w+)", path.read_text(), re.M))
         assert not imported & {"torch", "torchvision", "mmengine", "mmcv", "mmdet"}
+
+
+def test_a_run_of_mmdet_itself(work_dir, coco_set):
+    """No run.json: figures come from the configuration that MMEngine dumps, with setup and speed beside them."""
+    expected = load(write_report(work_dir))
+    (work_dir / "run.json").unlink()
+    config = f"""
+model = dict(backbone=dict(depth=101, norm_cfg=dict(num_groups=32, type='GN'), type='ResNet'), type='FCOS')
+test_dataloader = dict(dataset=dict(data_prefix=dict(img=''), data_root={str(coco_set.img_dir)!r}))
+test_evaluator = dict(ann_file={str(coco_set.ann_file)!r}, outfile_prefix={str(work_dir / "results")!r})
+train_cfg = dict(max_epochs=24)
+val_dataloader = dict(batch_size=4)
+"""
+    (work_dir / "20250101_000000" / "vis_data" / "config.py").write_text(config)
+    scalars = work_dir / "20250101_000000" / "vis_data" / "scalars.json"
+    scalars.write_text(scalars.read_text().replace('"step": 1}', '"step": 1, "time": 0.5}'))
+    metrics = load(write_report(work_dir))
+    for key in ("bbox_mAP", "segm_AR_100", "per_class", "errors", "hardest_images", "img_dir"):
+        assert metrics[key] == expected[key], key
+    assert (metrics["model"], metrics["setup"]["norm"], metrics["setup"]["backbone"]) == ("FCOS", "GN", "R-101")
+    assert metrics["setup"]["schedule"] == "2x (24 epochs), from scratch"
+    assert (metrics["ms_per_image"], metrics["ms_per_image_kind"]) == (125, "validation loop, from the log")
+
+
+def test_five_thousand_images_make_a_page_below_ten_megabytes(tmp_path):
+    rng = np.random.default_rng(0)
+    # One photograph for all, of noise, which no JPEG makes small.
+    Image.fromarray(rng.integers(0, 256, (480, 640, 3), dtype=np.uint8)).save(tmp_path / "noise.png")
+    images = [{"id": i, "file_name": "noise.png", "width": 640, "height": 480} for i in range(5000)]
+    names = [{"id": k, "name": f"category number {k}"} for k in range(1, 81)]
+    objects, results = [], []
+    for number, (x, y, w, h) in enumerate(rng.uniform(10, 300, (36_000, 4)).round(1).tolist()):
+        entry = {"image_id": number // 8, "category_id": 1 + int(rng.integers(80))}
+        objects.append(entry | {"id": number + 1, "bbox": [x, y, w, h], "area": w * h, "iscrowd": 0})
+        label = entry["category_id"] if rng.random() < 0.7 else 1 + int(rng.integers(80))
+        found = {"image_id": entry["image_id"], "category_id": label, "score": round(rng.random(), 3)}
+        results.append(found | {"bbox": [x + 5, y, w, h]})
+    (tmp_path / "val.json").write_text(json.dumps({"images": images, "annotations": objects, "categories": names}))
+    (tmp_path / "results.bbox.json").write_text(json.dumps(results))
+    index = write_report(
+        tmp_path / "results.bbox.json",
+        tmp_path / "out",
+        ann_file=tmp_path / "val.json",
+        img_dir=tmp_path,
+        max_images=200,
+    )
+    metrics = load(index)
+    assert (metrics["num_images"], metrics["num_objects"], len(metrics["per_class"])) == (5000, 36_000, 80)
+    assert 2e6 < index.stat().st_size < 10e6
+    assert "the pictures weigh 5 MB, the most here" in index.read_text()
