@@ -37,29 +37,26 @@ def preflight(cfg: Config, norms: bool = True) -> str:
     """
     facts: list[str] = []
     warnings: list[str] = []
-    classes: dict[str, tuple[str, ...]] = {}
+    # Where they are given first.
+    classes: dict[tuple[str, ...], str] = {}
     for split in ("train", "val"):
-        for names, fact, remarks in _check_sets(cfg, split):
-            classes.setdefault(split, names)
+        for where, names, fact, remarks in _check_sets(cfg, split):
+            classes.setdefault(names, where)
             facts.append(fact)
             warnings += remarks
-    if len(set(classes.values())) > 1:
-        raise ValueError(
-            f"train_dataloader's classes are not val_dataloader's, so labels of one are other names in the other: "
-            f"{_difference(*classes.values())}. Give both data sets the same metainfo=dict(classes=...)"
-        )
+    _check_same(classes)
     warnings += _check_metrics(cfg)
     model = build_model(cfg)
-    if "train" in classes:
-        _check_heads(model, classes["train"])
+    if classes:
+        _check_heads(model, next(iter(classes)))
     facts.append(check_room(cfg, model))
     table = norm_table(model, cfg)
     warnings += [f"warning: {warning}" for warning in table.warnings]
     return "\n".join(["pre-flight:", *filter(None, facts), *([table.text()] if norms else []), *warnings])
 
 
-def _check_sets(cfg: Config, split: str) -> Iterator[tuple[tuple[str, ...], str, list[str]]]:
-    """Yield of each data set that reads COCO's format its classes, what its annotation file has, and warnings.
+def _check_sets(cfg: Config, split: str) -> Iterator[tuple[str, tuple[str, ...], str, list[str]]]:
+    """Yield of each data set that reads COCO's format its setting, classes, what its annotation file has, and warnings.
 
     Raises:
         ValueError: errors in it.
@@ -71,7 +68,7 @@ def _check_sets(cfg: Config, split: str) -> Iterator[tuple[tuple[str, ...], str,
             continue
         size = ann_file.stat().st_size
         if size > LARGEST:
-            yield classes, f"{ann_file}: {size / 2**30:.1f} GiB, not read; tools/check_dataset.py does", []
+            yield where, classes, f"{ann_file}: {size / 2**30:.1f} GiB, not read; tools/check_dataset.py does", []
             continue
         findings = check_quickly(ann_file, find_img_dir(dataset), classes=classes, masks=_loads_masks(dataset))
         errors = findings.errors
@@ -83,7 +80,22 @@ def _check_sets(cfg: Config, split: str) -> Iterator[tuple[tuple[str, ...], str,
         if errors:
             found = "; ".join(f"{count} {kind} ({findings.examples[kind][0]})" for kind, count in errors.items())
             raise ValueError(f"{ann_file} ({where}.ann_file) is not fit for use: {found}. {_WAY_OUT}")
-        yield classes, _summary(findings), findings.lines("warning")
+        yield where, classes, _summary(findings), findings.lines("warning")
+
+
+def _check_same(classes: dict[tuple[str, ...], str]) -> None:
+    """Check that all data sets have the same classes.
+
+    Raises:
+        ValueError: they have not, so that a label is one name here and another there.
+    """
+    if len(classes) < 2:
+        return
+    (one, here), (other, there) = list(classes.items())[:2]
+    labels = range(min(len(one), len(other)))
+    differ = [f"label {i} is {one[i]!r} and {other[i]!r}" for i in labels if one[i] != other[i]]
+    what = differ[0] if differ else f"{len(one)} and {len(other)} of them"
+    raise ValueError(f"{here} and {there} have other classes: {what}. Give both the same metainfo=dict(classes=...)")
 
 
 def _loads_masks(dataset: Any) -> bool:
@@ -137,10 +149,3 @@ def _check_heads(model: nn.Module, classes: tuple[str, ...]) -> None:
         heads = ", ".join(f"{name} has num_classes={count}" for name, count in wrong.items())
         options = " ".join(f"model.{name}.num_classes={len(classes)}" for name in wrong)
         raise ValueError(f"the data have {len(classes)} classes, but {heads}: --cfg-options {options}")
-
-
-def _difference(one: tuple[str, ...], other: tuple[str, ...]) -> str:
-    if len(one) != len(other):
-        return f"{len(one)} and {len(other)}"
-    label = next(i for i, (a, b) in enumerate(zip(one, other, strict=True)) if a != b)
-    return f"label {label} is {one[label]!r} and {other[label]!r}"

@@ -135,7 +135,9 @@ def test_heads_with_another_number_of_classes_stop(cfg):
 
 def test_splits_with_other_classes_stop(cfg):
     cfg.val_dataloader.dataset.metainfo = dict(classes=CLASSES[:9])
-    with pytest.raises(ValueError, match=r"train_dataloader's classes are not val_dataloader's.*10 and 9"):
+    with pytest.raises(
+        ValueError, match=r"train_dataloader.dataset and val_dataloader.dataset have other classes: 10 and 9"
+    ):
         preflight(cfg)
 
 

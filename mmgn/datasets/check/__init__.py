@@ -3,6 +3,8 @@
 import os
 from collections.abc import Sequence
 
+import numpy as np
+
 from mmgn.datasets.check.annotations import (
     check_classes,
     check_entries,
@@ -47,8 +49,7 @@ def check_dataset(
         table = read_table(ann_file, findings)
         if table is None:
             return findings
-        check_entries(table, findings)
-        check_masks(table, findings)
+        check_masks(table, check_entries(table, findings), findings)
     if classes is not None:
         check_classes(table, classes, findings)
     if img_dir is not None:
@@ -70,7 +71,7 @@ def check_quickly(
         ann_file: COCO annotations.
         img_dir: the images' folder; None leaves the images out.
         classes: those of a config, to be checked against the categories.
-        masks: whether every object needs one.
+        masks: whether every object that is not left out of training needs one.
         images: how many.
 
     Raises:
@@ -81,9 +82,10 @@ def check_quickly(
         table = read_table(ann_file, findings, polygons=False)
         if table is None:
             return findings
-        check_entries(table, findings)
+        left_out = check_entries(table, findings)
         if masks:
-            bare = [row for row, entry in enumerate(table.annotations) if not entry.get("segmentation")]
+            used = np.flatnonzero(~left_out).tolist()
+            bare = [row for row in used if not table.annotations[row].get("segmentation")]
             findings.add("mask_missing", bare, table.tell)
     if classes is not None:
         check_classes(table, classes, findings)

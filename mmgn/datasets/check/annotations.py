@@ -133,14 +133,19 @@ def find_entries(content: Any, findings: Findings) -> Table | None:
     return Table(**sections)
 
 
-def check_entries(table: Table, findings: Findings) -> None:
-    """Check ids, references, boxes, areas and crowds, and take the figures."""
+def check_entries(table: Table, findings: Findings) -> Flags:
+    """Check ids, references, boxes, areas and crowds, and take the figures.
+
+    Returns:
+        Which annotations mmdet's CocoDataset leaves out.
+    """
     _check_ids(table, findings)
     left_out = _check_boxes(table, findings)
     _check_crowds(table, findings)
     if len(left_out) and left_out.all():
         findings.add("nothing_to_learn", [f"all {len(left_out)} annotations"])
     _take_figures(table, left_out, findings)
+    return left_out
 
 
 def check_classes(table: Table, classes: Sequence[str], findings: Findings) -> None:
@@ -250,7 +255,7 @@ def _name(image: Entry) -> str:
 
 
 def _check_boxes(table: Table, findings: Findings) -> Flags:
-    """Return which annotations mmdet's CocoDataset leaves out."""
+    """As :func:`check_entries`, of boxes and areas."""
 
     def add(kind: str, rows: Flags) -> None:
         findings.add(kind, np.flatnonzero(rows).tolist(), tell)
@@ -283,9 +288,9 @@ def _check_boxes(table: Table, findings: Findings) -> Flags:
         lambda row: f"{table.tell(row)}: area {show(table.annotations[row]['area'])}",
     )
     known = {category["id"] for category in table.categories}
-    unknown = np.array([a["category_id"] not in known for a in table.annotations], bool)
+    others = np.array([a["category_id"] not in known or bool(a.get("ignore")) for a in table.annotations], bool)
     small = finite & ((w < 1) | (h < 1))
-    return negative | empty | small | outside | (table.areas <= 0) | unknown | (table.image_of < 0)
+    return negative | empty | small | outside | (table.areas <= 0) | others | (table.image_of < 0)
 
 
 def _check_crowds(table: Table, findings: Findings) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from mmgn.datasets.check.annotations import SLACK, Table, is_number
+from mmgn.datasets.check.annotations import SLACK, Flags, Table, is_number
 from mmgn.datasets.check.findings import Findings, show
 from mmgn.datasets.check.rle import sum_runs
 
@@ -23,8 +23,14 @@ _OFF_PIXELS, _OFF_SHARE = 2.0, 0.05
 _AREA_SHARE = 0.1
 
 
-def check_masks(table: Table, findings: Findings) -> None:
-    """Check every segmentation, and compare its extent and area with the annotation's."""
+def check_masks(table: Table, left_out: Flags, findings: Findings) -> None:
+    """Check every segmentation, and compare its extent and area with the annotation's.
+
+    Args:
+        table: of :func:`mmgn.datasets.check.annotations.read_table`.
+        left_out: of :func:`mmgn.datasets.check.annotations.check_entries`; these may go without a mask.
+        findings: to add to.
+    """
     kinds = {"polygons": 0, "run-length encodings": 0}
     bare: list[int] = []
     for start in range(0, len(table.annotations), _BLOCK):
@@ -45,7 +51,7 @@ def check_masks(table: Table, findings: Findings) -> None:
         ):
             _compare(table, rows, extents, areas, findings)
     if len(bare) < len(table.annotations):
-        findings.add("mask_missing", bare, table.tell)
+        findings.add("mask_missing", [row for row in bare if not left_out[row]], table.tell)
         findings.statistics["masks"] = kinds
     _compare_boxes(table, np.array(bare, np.int64), findings)
 
