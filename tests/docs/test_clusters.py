@@ -1,0 +1,150 @@
+"""docs/clusters.md: its commands are parsed by the tools, its rehearsal runs, its manifest is what Kubeflow takes."""
+
+import json
+import os
+import re
+import runpy
+import shlex
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+from torch.distributed.run import get_args_parser
+
+from mmgn.engine.config import find_config
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs/clusters.md").read_text()
+BLOCKS = re.findall(r"```bash\n(.*?)```", PAGE, re.S)
+# How many arguments of a script are not its tool's, and where among them the tool's first ones are.
+SCRIPTS = {"dist_train": (2, [0]), "dist_test": (3, [0, 1]), "slurm_train": (4, [2]), "slurm_test": (4, [2, 3])}
+
+
+def commands():
+    lines = [line for block in BLOCKS for line in block.splitlines()]
+    lines += [code for code in re.findall(r"`([^`\n]*)`", PAGE) if "tools/" in code and "CONFIG" in code]
+    return [line for line in lines if re.search(r"tools/\w+\.(sh|py) ", line)]
+
+
+def parsed(words, monkeypatch):
+    """What a tool's own parser makes of a command."""
+    at = next(i for i, word in enumerate(words) if re.search(r"tools/\w+\.(sh|py)$", word))
+    name, args = Path(words[at]).stem, [word for word in words[at + 1 :] if word != "&"]
+    assert (ROOT / "tools" / Path(words[at]).name).is_file()
+    if name in SCRIPTS:
+        assert os.access(ROOT / "tools" / f"{name}.sh", os.X_OK)
+        count, own = SCRIPTS[name]
+        assert len(args) >= count
+        if name.startswith("dist"):
+            assert int(args[count - 1]) >= 1
+        args, name = [*(args[i] for i in own), *args[count:]], name.partition("_")[2]
+    monkeypatch.setattr(sys, "argv", [name, *args])
+    return runpy.run_path(str(ROOT / "tools" / f"{name}.py"))["parse_args"]()
+
+
+@pytest.mark.parametrize("line", commands())
+def test_commands_are_what_the_tools_take(line, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    args = parsed(shlex.split(line, comments=True), monkeypatch)
+    if args.config != "CONFIG":
+        assert find_config(args.config).is_file()
+
+
+def test_the_page_has_commands_of_each_script():
+    assert {re.search(r"tools/(\w+)", line).group(1) for line in commands()} == {*SCRIPTS, "train"}
+
+
+def test_variables_are_read_by_the_tools():
+    files = [*ROOT.glob("tools/*.sh"), ROOT / "mmgn/engine/distributed.py", ROOT / "mmgn/engine/torchrun.py"]
+    known = "\n".join(file.read_text() for file in files)
+    names = {name for line in commands() for name in re.findall(r"\b([A-Z][A-Z_]+)=", line)}
+    names |= set(re.findall(r"^\| `([A-Z_]+)` \|", PAGE, re.M))
+    assert {"NNODES", "RDZV_TIMEOUT", "SRUN_ARGS", "PET_MAX_RESTARTS"} <= names
+    for name in names:
+        if name.startswith("PET_"):
+            assert get_args_parser().get_default(name.removeprefix("PET_").lower()) is not None
+        else:
+            assert re.search(rf"\b{name}\b", known), name
+
+
+def test_errors_are_worded_as_the_page_has_them():
+    source = (ROOT / "mmgn/engine/distributed.py").read_text() + (ROOT / "mmgn/engine/torchrun.py").read_text()
+    said = re.findall(r"^\| `([^`]+)`", PAGE.partition("| What it says |")[2], re.M)
+    assert len(said) == 8
+    for text in said:
+        assert max(re.split(r"\d|\(\.\.\.\)|=", text), key=len) in source, text
+
+
+def test_the_rehearsal_of_two_machines_runs(tmp_path):
+    block = next(block for block in BLOCKS if "rehearsal" in block)
+    (tmp_path / "tools").symlink_to(ROOT / "tools")
+    with socket.socket() as server:
+        server.bind(("", 0))
+        port = server.getsockname()[1]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    ended = subprocess.run(
+        ["bash", "-euc", block.replace("PORT=29500", f"PORT={port}")],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "RDZV_TIMEOUT": "200"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=500,
+    )
+    assert ended.returncode == 0, ended.stdout
+    assert json.loads((tmp_path / "rehearsal/run.json").read_text())["train"]["world_size"] == 2
+    assert (tmp_path / "rehearsal/epoch_1.pth").is_file()
+
+
+@pytest.fixture
+def manifest():
+    return yaml.safe_load((ROOT / "docs/pytorchjob.yaml").read_text())
+
+
+@pytest.fixture(scope="module")
+def schema():
+    return jsonschema.Draft202012Validator(json.loads((Path(__file__).parent / "pytorchjob.schema.json").read_text()))
+
+
+def test_the_manifest_is_a_pytorch_job(manifest, schema, monkeypatch):
+    schema.validate(manifest)
+    assert f"kubectl logs -f {manifest['metadata']['name']}-master-0" in PAGE
+    for replica in manifest["spec"]["pytorchReplicaSpecs"].values():
+        pod = replica["template"]["spec"]
+        (container,) = pod["containers"]
+        # training-operator's PyTorchJobDefaultContainerName.
+        assert container["name"] == "pytorch"
+        assert str(container["resources"]["limits"]["nvidia.com/gpu"]) == manifest["spec"]["nprocPerNode"]
+        assert {m["name"] for m in container["volumeMounts"]} == {v["name"] for v in pod["volumes"]}
+        assert container["command"][0] == "torchrun"
+        started = get_args_parser().parse_args(container["command"][1:])
+        monkeypatch.setenv("LOCAL_RANK", "0")
+        args = parsed([started.training_script, *started.training_script_args], monkeypatch)
+        assert find_config(args.config).is_file()
+        assert args.launcher == "pytorch"
+        assert args.work_dir in {m["mountPath"] for m in container["volumeMounts"]}
+
+
+@pytest.mark.parametrize(
+    ("where", "key", "value"),
+    [
+        ([], "kind", "TFJob"),
+        (["spec"], "nprocPerNode", 8),
+        (["spec", "pytorchReplicaSpecs", "Worker"], "restartPolcy", "Never"),
+        (["spec", "pytorchReplicaSpecs", "Worker", "template", "spec", "containers", 0], "command", "torchrun"),
+        (["spec", "pytorchReplicaSpecs", "Worker", "template", "spec", "containers", 0], "name", None),
+    ],
+)
+def test_the_schema_refuses_what_is_no_pytorch_job(manifest, schema, where, key, value):
+    # Without YAML's anchor, which has both pods in one object.
+    manifest = json.loads(json.dumps(manifest))
+    node = manifest
+    for step in where:
+        node = node[step]
+    node[key] = value
+    with pytest.raises(jsonschema.ValidationError):
+        schema.validate(manifest)
