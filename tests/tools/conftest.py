@@ -1,5 +1,6 @@
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -83,3 +84,17 @@ def call_tool(monkeypatch, capsys):
         return status, printed.out + printed.err + said
 
     return call
+
+
+@pytest.fixture
+def saved(fitted, tmp_path, call_tool):
+    """The work directory of a test of fitted.pth, its out.pkl too."""
+    folder = fitted / "saved"
+    if not folder.exists():
+        config = "digits/mask-rcnn_r18-mini_fpn_fusedgn-all_digits.py"
+        flags = ["--work-dir", tmp_path, "--out", tmp_path / "out.pkl"]
+        here = ["--cfg-options", "test_dataloader.num_workers=0", "test_dataloader.persistent_workers=False"]
+        status, output = call_tool(fitted, "test.py", config, "fitted.pth", *flags, *here)
+        assert status == 0, output
+        shutil.copytree(tmp_path, folder)
+    return folder

@@ -2,7 +2,6 @@
 
 import json
 import pickle
-import shutil
 
 import pytest
 import torch
@@ -12,19 +11,6 @@ pytest.importorskip("faster_coco_eval")
 
 CONFIG = "digits/mask-rcnn_r18-mini_fpn_fusedgn-all_digits.py"
 TRUTH = "data/digits/annotations/instances_val.json"
-
-
-@pytest.fixture
-def saved(fitted, tmp_path, call_tool):
-    """A folder with run.json, the predictions as COCO json and as out.pkl."""
-    folder = fitted / "saved"
-    if not folder.exists():
-        flags = ["--work-dir", tmp_path, "--out", tmp_path / "out.pkl"]
-        here = ["--cfg-options", "test_dataloader.num_workers=0", "test_dataloader.persistent_workers=False"]
-        status, output = call_tool(fitted, "test.py", CONFIG, "fitted.pth", *flags, *here)
-        assert status == 0, output
-        shutil.copytree(tmp_path, folder)
-    return folder
 
 
 def figures(call_tool, cwd, out, *args):
