@@ -51,27 +51,31 @@ def bootstrap(a: Analysis, b: Analysis, replicates: int = 1000, seed: int = 0) -
         ValueError: the two are of different annotations, or there is no object.
     """
     draws = _draws(a, b, replicates, seed)
-    before, after = a.stats["mAP"], b.stats["mAP"]
-    if before is None or after is None:
+    if a.stats["mAP"] is None:
         raise ValueError("there is no object to be found, so there is no mAP to compare")
-    return _interval(after - before, mean_ap(b.matches, draws) - mean_ap(a.matches, draws))
+    return _interval(a.stats["mAP"], b.stats["mAP"], mean_ap(b.matches, draws) - mean_ap(a.matches, draws))
 
 
 def bootstrap_classes(a: Analysis, b: Analysis, replicates: int = 1000, seed: int = 0) -> dict[Any, Interval]:
-    """Return the interval of the difference in AP by category id, of classes that have objects; as :func:`bootstrap`.
+    """Return :func:`bootstrap`'s interval over all classes under None, and that of each class's AP by category id.
+
+    Classes without objects are left out.
 
     Raises:
-        ValueError: the two are of different annotations.
+        ValueError: the two are of different annotations, or there is no object.
     """
     draws = _draws(a, b, replicates, seed)
-    intervals = {}
-    for label in np.flatnonzero(a.matches.objects_of):
+    labels = np.flatnonzero(a.matches.objects_of)
+    if not len(labels):
+        raise ValueError("there is no object to be found, so there is no mAP to compare")
+    before, after = (np.stack([class_ap(own.matches, draws, int(label)) for label in labels]) for own in (a, b))
+    change = after - before
+    classes = (~np.isnan(change)).sum(axis=0)
+    overall = np.divide(np.nansum(change, axis=0), classes, out=np.full(replicates, np.nan), where=classes > 0)
+    intervals = {None: _interval(a.stats["mAP"], b.stats["mAP"], overall)}
+    for label, differences in zip(labels, change, strict=True):
         cat_id = a.matches.cat_ids[label]
-        before, after = (own.per_class[cat_id]["AP"] for own in (a, b))
-        assert before is not None
-        assert after is not None
-        differences = class_ap(b.matches, draws, int(label)) - class_ap(a.matches, draws, int(label))
-        intervals[cat_id] = _interval(after - before, differences)
+        intervals[cat_id] = _interval(a.per_class[cat_id]["AP"], b.per_class[cat_id]["AP"], differences)
     return intervals
 
 
@@ -122,10 +126,13 @@ def _draws(a: Analysis, b: Analysis, replicates: int, seed: int) -> np.ndarray:
     return draws.astype(np.int32)
 
 
-def _interval(difference: float, differences: np.ndarray) -> Interval:
+def _interval(before: float | None, after: float | None, differences: np.ndarray) -> Interval:
+    # Where there are objects there is AP.
+    assert before is not None
+    assert after is not None
     # A resample may be without any object, and then without AP.
     low, high = np.nanquantile(differences, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
-    return Interval(difference, float(low), float(high), _LEVEL, len(differences))
+    return Interval(after - before, float(low), float(high), _LEVEL, len(differences))
 
 
 def _class_ap(matches: Matches, own: slice, weights: np.ndarray, objects: np.ndarray) -> np.ndarray:

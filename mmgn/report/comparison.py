@@ -1,9 +1,9 @@
 """Several runs side by side: what differs, and whether the images that it was measured on can tell."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmgn.evaluation import Analysis, Interval, bootstrap, bootstrap_classes
+from mmgn.evaluation import Interval, bootstrap_classes
 from mmgn.report.metrics import IOU_TYPES, SCHEMA_VERSION, collect_metrics
 from mmgn.report.run import Run
 
@@ -27,11 +27,12 @@ def compare(runs: Sequence[Run], replicates: int = REPLICATES) -> dict[str, Any]
         for kind in IOU_TYPES:
             if kind in runs[0].analyses and kind in run.analyses:
                 try:
-                    found = list(_differences(runs[0].analyses[kind], run.analyses[kind], replicates))
+                    found = bootstrap_classes(runs[0].analyses[kind], run.analyses[kind], replicates)
                 except ValueError as error:
                     notes.append(f"{own['name']}, {kind}: {error}.")
                     continue
-                differences += [{"run": own["name"], "iou_type": kind, **entry} for entry in found]
+                label = {"run": own["name"], "iou_type": kind}
+                differences += [label | {"category_id": key, **_plain(interval)} for key, interval in found.items()]
     return {
         "schema_version": SCHEMA_VERSION,
         "kind": "comparison",
@@ -52,13 +53,7 @@ def _names(metrics: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"{name} #{number}" for number, name in enumerate(names, 1)]
 
 
-def _differences(a: Analysis, b: Analysis, replicates: int) -> Iterator[dict[str, Any]]:
-    yield {"category_id": None, **_interval(bootstrap(a, b, replicates))}
-    for cat_id, interval in bootstrap_classes(a, b, replicates).items():
-        yield {"category_id": cat_id, **_interval(interval)}
-
-
-def _interval(interval: Interval) -> dict[str, Any]:
+def _plain(interval: Interval) -> dict[str, Any]:
     low, high = interval.low, interval.high
     verdict = "within noise" if low <= 0 <= high else "higher" if low > 0 else "lower"
     return {

@@ -3,9 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmgn.report.metrics import IOU_TYPES
 from mmgn.report.table import Table, count, decimal, percent
-from mmgn.report.tables import SHAPES
+from mmgn.report.tables import COCO_ROWS, judged
 
 TIDE = (
     "AP50 in points that would come back, were all errors of one type put right. Types as in TIDE (Bolya et al., ECCV "
@@ -29,36 +28,33 @@ TIDE_ROWS = (
 
 def operating_points(metrics: Mapping[str, Any]) -> Table:
     """The best F1 of every class, and the score threshold that gives it."""
-    keys = [f"{kind}_{name}" for kind in IOU_TYPES for name in ("best_f1", "best_score")]
+    kinds = judged(metrics)
+    keys = [f"{kind}_{name}" for kind, _ in kinds for name in ("best_f1", "best_score")]
     rows = [(row["name"], *(decimal(row[key]) for key in keys)) for row in metrics["per_class"]]
-    columns = [f"{shape} {name}" for shape in SHAPES for name in ("best F1", "at score")]
-    return Table(("Class", *columns), rows, numeric=range(1, 5))
+    columns = ("Class", *(f"{shape} {name}" for _, shape in kinds for name in ("best F1", "at score")))
+    return Table(columns, rows, numeric=range(1, len(columns)))
 
 
 def sizes(metrics: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, float | None, str]]]]:
     """AP by object size, for bars: size, and for boxes and masks name, fraction and text."""
     return [
         (
-            f"{name} ({area} pixels)",
-            [
-                (shape, metrics[f"{kind}_{key}"], percent(metrics[f"{kind}_{key}"]))
-                for kind, shape in zip(IOU_TYPES, SHAPES, strict=True)
-                if kind in metrics["errors"]
-            ],
+            f"{name.removeprefix('AP ').capitalize()} ({area} pixels)",
+            [(shape, metrics[f"{kind}_{key}"], percent(metrics[f"{kind}_{key}"])) for kind, shape in judged(metrics)],
         )
-        for key, name, area in (
-            ("mAP_s", "Small", "below 32²"),
-            ("mAP_m", "Medium", "32² to 96²"),
-            ("mAP_l", "Large", "above 96²"),
-        )
+        for key, name, _, area, _ in COCO_ROWS[3:6]
     ]
 
 
 def tide(metrics: Mapping[str, Any]) -> Table:
     """The AP at IoU 0.5 that each type of error costs, in points."""
-    found = [metrics["errors"].get(kind, {}).get("tide", {}) for kind in IOU_TYPES]
-    rows = [(name, what, *(percent(own.get(key)) for own in found)) for key, name, what in TIDE_ROWS]
-    return Table(("Error", "What it is", "Box AP50 lost", "Mask AP50 lost"), rows, numeric=(2, 3))
+    kinds = judged(metrics)
+    rows = [
+        (name, what, *(percent(metrics["errors"][kind]["tide"][key]) for kind, _ in kinds))
+        for key, name, what in TIDE_ROWS
+    ]
+    columns = ("Error", "What it is", *(f"{shape} AP50 lost" for _, shape in kinds))
+    return Table(columns, rows, numeric=range(2, len(columns)))
 
 
 def confusions(metrics: Mapping[str, Any], kind: str, most: int = 15) -> Table:
@@ -85,8 +81,8 @@ def calibration(metrics: Mapping[str, Any]) -> Table:
     """How often detections of a score are right."""
     rows = [
         (shape, decimal(entry["score"]), decimal(entry["precision"]), count(entry["count"]))
-        for kind, shape in zip(IOU_TYPES, SHAPES, strict=True)
-        for entry in metrics["errors"].get(kind, {}).get("calibration", {}).get("bins", ())
+        for kind, shape in judged(metrics)
+        for entry in metrics["errors"][kind]["calibration"]["bins"]
         if entry["count"]
     ]
     return Table(("Shape", "Mean score", "Precision", "Detections"), rows, numeric=(1, 2, 3))

@@ -50,28 +50,35 @@ def headline(metrics: Mapping[str, Any]) -> Table:
     return Table(("Figure", "Value", "Source"), rows, numeric=(1,))
 
 
+def judged(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the IoU types that there are figures of, with the words for them."""
+    return [(kind, shape) for kind, shape in zip(IOU_TYPES, SHAPES, strict=True) if kind in metrics["errors"]]
+
+
 def coco(metrics: Mapping[str, Any]) -> Table:
     """The 12 standard figures for boxes and masks."""
+    kinds = judged(metrics)
     rows = [
-        (name, *(percent(metrics[f"{kind}_{key}"]) for kind in IOU_TYPES), *setting)
-        for key, name, *setting in COCO_ROWS
+        (name, *(percent(metrics[f"{kind}_{key}"]) for kind, _ in kinds), *setting) for key, name, *setting in COCO_ROWS
     ]
-    return Table(("Figure", "Box", "Mask", "IoU", "Area", "Detections"), rows, numeric=(1, 2, 5))
+    columns = ("Figure", *(shape for _, shape in kinds), "IoU", "Area", "Detections")
+    return Table(columns, rows, numeric=(*range(1, 1 + len(kinds)), len(columns) - 1))
 
 
 def per_class(metrics: Mapping[str, Any]) -> Table:
     """AP of every class, in the annotation file's order."""
-    names = CLASS_FIGURES[:3]
+    kinds = judged(metrics)
     rows = [
         (
             row["name"],
             count(row["num_objects"]),
-            *(percent(row[f"{kind}_{name}"]) for kind in IOU_TYPES for name in names),
+            *(percent(row[f"{kind}_{name}"]) for kind, _ in kinds for name in CLASS_FIGURES),
         )
         for row in metrics["per_class"]
     ]
-    columns = [f"{shape} {name.replace('_', '')}" for shape in SHAPES for name in names]
-    return Table(("Class", "Objects", *columns), rows, numeric=range(1, 8))
+    names = ("AP", "AP50", "AP75", "AP S", "AP M", "AP L")
+    columns = ("Class", "Objects", *(f"{shape} {name}" for _, shape in kinds for name in names))
+    return Table(columns, rows, numeric=range(1, len(columns)))
 
 
 def norms(metrics: Mapping[str, Any]) -> Table | None:
@@ -79,18 +86,20 @@ def norms(metrics: Mapping[str, Any]) -> Table | None:
     rows = (metrics["norms"] or {}).get("rows")
     if not rows:
         return None
-    columns = tuple(rows[0])
-    return Table(columns, [tuple(str(row[column]) for column in columns) for row in rows], numeric=(0, 3, 4))
+    # What names a row comes first.
+    columns = ("where", *(column for column in rows[0] if column != "where"))
+    return Table(columns, [tuple(row[column] for column in columns) for row in rows], numeric=(1, 3, 4))
 
 
 def published(metrics: Mapping[str, Any]) -> Table:
     """The published figures for a run of this setup, with their sources."""
-    keys = [f"{kind}_{name}" for kind in IOU_TYPES for name in ("mAP", "mAP_50", "mAP_75")]
+    kinds = judged(metrics)
+    keys = [f"{kind}_{name}" for kind, _ in kinds for name in ("mAP", "mAP_50", "mAP_75")]
     own = ("This run, measured", *(percent(metrics[key]) for key in keys))
     rows = [(f"Quoted: {row['source']}", *(percent(row.get(key)) for key in keys)) for row in metrics["quoted"]]
-    columns = [f"{shape} {name}" for shape in SHAPES for name in ("AP", "AP50", "AP75")]
-    kinds = dict.fromkeys(range(1, len(rows) + 1), "quoted")
-    return Table(("Source", *columns), [own, *rows], numeric=range(1, 7), kinds=kinds)
+    columns = ("Source", *(f"{shape} {name}" for _, shape in kinds for name in ("AP", "AP50", "AP75")))
+    quoted = dict.fromkeys(range(1, len(rows) + 1), "quoted")
+    return Table(columns, [own, *rows], numeric=range(1, len(columns)), kinds=quoted)
 
 
 def run(metrics: Mapping[str, Any]) -> Table:

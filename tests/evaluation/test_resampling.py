@@ -72,7 +72,11 @@ def test_equal_results_differ_in_no_resample(coco):
 def test_a_classs_interval_is_that_of_judging_it_alone(coco):
     truth, results = coco.random_set(4, images=30)
     worse = [entry | {"score": entry["score"] ** 2} for entry in results[::2]]
-    found = bootstrap_classes(*(analyse(truth, own, "bbox", coco.cat_ids) for own in (results, worse)), 40)
+    both = [analyse(truth, own, "bbox", coco.cat_ids) for own in (results, worse)]
+    found = bootstrap_classes(*both, 40)
+    whole, overall = bootstrap(*both, 40), found.pop(None)
+    assert overall.difference == whole.difference
+    assert (overall.low, overall.high) == pytest.approx((whole.low, whole.high), abs=1e-12)
     # The last class has no objects, the first no detections.
     assert sorted(found) == sorted(coco.cat_ids[:-1])
     for cat_id, interval in found.items():
