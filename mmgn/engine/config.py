@@ -70,7 +70,7 @@ def load_config(
 
     Raises:
         FileNotFoundError: no such config.
-        ValueError: it cannot be read, or has no data root to replace.
+        ValueError: it cannot be read, has no data root to replace, or ``options`` do not fit it.
     """
     path = find_config(name)
     try:
@@ -85,7 +85,10 @@ def load_config(
     if data_root:
         set_data_root(cfg, data_root)
     if options:
-        cfg.merge_from_dict(options)
+        try:
+            cfg.merge_from_dict(options)
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"--cfg-options do not fit config {str(path)!r}: {error}") from error
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get("work_dir") is None:

@@ -129,7 +129,7 @@ def _storage(raw: Any) -> TypedStorage:
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
     if not isinstance(storage, TypedStorage):
         raise pickle.UnpicklingError("a tensor has no contents")
-    tensor: Tensor = torch._utils._rebuild_tensor(storage, offset, size, stride)  # type: ignore[no-untyped-call]
+    tensor: Tensor = torch._utils._rebuild_tensor(storage, offset, size, stride)
     # Strides of 0 would make any size of a few bytes.
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise pickle.UnpicklingError(f"a tensor of shape {list(tensor.shape)} is larger than its contents")
