@@ -30,10 +30,10 @@ class FastCocoMetric(CocoMetric):
     * ``coco/bbox_mAP`` and mmdet's other keys: mmdet's values, rounded to three decimals, counting up to
       ``proposal_nums`` detections per class and image (100, 300, 1000; its ``mAP`` counts 100, ``mAP_50`` and those by
       size 1000).
-    * ``coco/official_bbox_mAP``, ``..._mAP_50``, ``..._mAP_75``, ``..._mAP_s``, ``..._mAP_m``, ``..._mAP_l``,
-      ``..._AR_1``, ``..._AR_10``, ``..._AR_100``, ``..._AR_s``, ``..._AR_m``, ``..._AR_l``, and the same with
-      ``segm``: the 12 numbers of pycocotools' ``COCOeval.stats``, unrounded, at its own IoU thresholds and 1, 10 and
-      100 detections, whatever the options say. -1 where there is no object.
+    * ``coco/official_bbox_AP``, ``..._AP_50``, ``..._AP_75``, ``..._AP_s``, ``..._AP_m``, ``..._AP_l``, ``..._AR_1``,
+      ``..._AR_10``, ``..._AR_100``, ``..._AR_s``, ``..._AR_m``, ``..._AR_l``, and the same with ``segm``: the 12
+      numbers of pycocotools' ``COCOeval.stats``, unrounded, at its own IoU thresholds and 1, 10 and 100 detections,
+      whatever the options say. -1 where there is no object.
     * With ``classwise`` mmdet's ``coco/<class>_precision``, and ``coco/official_bbox_<class>_AP`` and
       ``coco/official_segm_<class>_AP``, unrounded.
 
@@ -163,7 +163,9 @@ class FastCocoMetric(CocoMetric):
         figures = self._classwise(metric, mmdets, official, logger) if self.classwise else {}
         values = dict(zip((*_ITEMS, *_PROPOSAL_ITEMS), mmdets.stats(), strict=True))
         figures |= {f"{metric}_{item}": _rounded(values[item]) for item in self._items(_ITEMS)}
-        figures |= {f"official_{metric}_{name}": v for name, v in zip(FIGURES, official.stats(), strict=True)}
+        # AP, as COCO itself calls it: nothing that looks for keys on mAP finds two.
+        names = [f"official_{metric}_{name.removeprefix('m')}" for name in FIGURES]
+        figures |= dict(zip(names, official.stats(), strict=True))
         logger.info(f"{metric}_mAP_copypaste: {' '.join(f'{values[item]:.3f}' for item in _ITEMS)}")
         return figures
 

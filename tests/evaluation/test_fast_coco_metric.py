@@ -76,7 +76,7 @@ def assert_same(ours, mmdets):
 
 def assert_official(coco, ours, truth, results, **cat_ids):
     for kind in ("bbox", "segm"):
-        official = [ours[f"coco/official_{kind}_{name}"] for name in FIGURES]
+        official = [ours[f"coco/official_{kind}_{name.replace('mAP', 'AP')}"] for name in FIGURES]
         expected = coco.pycocotools(truth, single(results), kind, **cat_ids).stats
         assert official == pytest.approx(expected, abs=EPS, rel=0)
 
@@ -138,7 +138,7 @@ def test_digits(coco, tmp_path):
     ours = figures(FastCocoMetric, truth, results, tmp_path)
     assert_official(coco, ours, truth, results, cat_ids=range(1, 11))
     assert_same(ours, figures(CocoMetric, truth, results, tmp_path))
-    assert 0.1 < ours["coco/official_segm_mAP"] < 0.9
+    assert 0.1 < ours["coco/official_segm_AP"] < 0.9
 
 
 @settings(max_examples=25, deadline=None)
@@ -184,13 +184,13 @@ def test_classes_keep_their_names_and_their_box_ap(coco, tmp_path):
     for cat_id in (3, 7):
         unrounded = ours[f"coco/official_segm_class {cat_id}_AP"]
         assert ours[f"coco/class {cat_id}_precision"] == pytest.approx(unrounded, abs=6e-4)
-    assert len({round(value, 3) for key, value in ours.items() if key.endswith("_AP")}) == 4
+    assert len({round(value, 3) for key, value in ours.items() if key.endswith(("3_AP", "7_AP"))}) == 4
 
 
 def test_no_detection_is_zero(coco, tmp_path):
     truth, _ = coco.random_set(0)
     ours = figures(FastCocoMetric, truth, [], tmp_path)
-    assert {ours[f"coco/{kind}_mAP"] for kind in ("official_bbox", "bbox", "official_segm", "segm")} == {0.0}
+    assert {ours[f"coco/{name}"] for name in ("bbox_mAP", "segm_mAP", "official_bbox_AP", "official_segm_AP")} == {0.0}
 
 
 def test_no_object_is_minus_one(coco, tmp_path):
@@ -252,31 +252,19 @@ def test_what_cannot_be_judged_is_told(coco, tmp_path):
         metric.evaluate(1)
 
 
-def python(code):
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-
-
-def test_a_config_finds_it_and_import_mmgn_stays_light():
-    done = python("""
-import sys, mmgn
-assert "faster_coco_eval" not in sys.modules and "pycocotools" not in sys.modules
-from mmdet.registry import METRICS
-print(type(METRICS.build(dict(type="FastCocoMetric"))).__mro__[1].__name__)
-""")
-    assert done.stdout == "CocoMetric\n", done.stderr
-    assert METRICS.get("FastCocoMetric") is FastCocoMetric
-
-
-def test_without_faster_coco_eval_the_way_out_is_told():
-    done = python("""
+def test_a_config_finds_it_and_without_faster_coco_eval_the_way_out_is_told():
+    code = """
 import sys
 sys.modules["faster_coco_eval"] = None
 import mmgn
+assert "pycocotools" not in sys.modules and "mmdet.evaluation" not in sys.modules, "import mmgn is to be light"
 from mmdet.registry import METRICS
 METRICS.build(dict(type="CocoMetric"))
+assert METRICS.get("FastCocoMetric").__base__ is METRICS.get("CocoMetric")
 try:
     METRICS.build(dict(type="FastCocoMetric"))
-except Exception as error:
+except ImportError as error:
     print(error)
-""")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "pip install 'mmgn[report]'" in done.stdout, done.stderr
