@@ -1,6 +1,7 @@
 """CheckpointMatchHook: a test of weights that are not the model's is an error, where mmengine warns."""
 
 import re
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,11 +49,14 @@ def check_match(model: nn.Module, checkpoint: Mapping[str, Any], name: str, *, a
     """
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module  # type: ignore[assignment]
-    state = {re.sub(r"^module\.", "", key): value for key, value in checkpoint.get("state_dict", checkpoint).items()}
+    source = checkpoint.get("state_dict", checkpoint)
+    state = {re.sub(r"^module\.", "", key): value for key, value in source.items()}
     own = model.state_dict()
     misshapen = [key for key, value in state.items() if key in own and own[key].shape != _shape(value)]
-    # torch's own loading, because a module may know its weights by older names.
-    kept = {key: value for key, value in state.items() if key not in misshapen}
+    # torch's own loading, because a module may know its weights by older names, of the version that metadata tells.
+    kept = OrderedDict((key, value) for key, value in state.items() if key not in misshapen)
+    if hasattr(source, "_metadata"):
+        kept._metadata = source._metadata  # type: ignore[attr-defined]
     absent, unexpected = model.load_state_dict(kept, strict=False)
     parameters = {key for key, _ in model.named_parameters()}
     missing = [key for key in absent if key in parameters and key not in misshapen]
@@ -65,7 +69,7 @@ def check_match(model: nn.Module, checkpoint: Mapping[str, Any], name: str, *, a
         shapes = f"{first}: {list(_shape(state[first]))}, the model's is {list(own[first].shape)}"
         facts.append(f"{len(misshapen)} of another shape (such as {shapes})")
     if unexpected:
-        facts.append(f"{len(unexpected)} keys that the model does not have{_examples(unexpected)}")
+        facts.append(f"keys that the model does not have: {len(unexpected)}{_examples(unexpected)}")
     raise CheckpointError(
         f"{name} is not a checkpoint of this model, {type(model).__name__}: of its {len(parameters)} parameters "
         f"{len(parameters) - lost} match; {', '.join(facts)}. Give the config that it was trained with"

@@ -17,8 +17,8 @@ from mmgn.engine import run_record
 
 #: What the time of an image is the time of.
 INCLUDES = (
-    "model.test_step: normalisation, network, NMS, masks pasted into the image's own size; without reading and resizing "
-    "images, encoding masks and the metric"
+    "model.test_step: normalisation, network, NMS, masks pasted into the image's own size; without reading and "
+    "resizing images, encoding masks and the metric"
 )
 
 

@@ -55,7 +55,7 @@ def test_missing_parameters_are_counted_and_allowed_on_demand(model, state):
         check_match(model, state | {"head.weight": torch.ones(1)}, "a.pth")
     assert str(error.value) == (
         "a.pth is not a checkpoint of this model, Sequential: of its 6 parameters 4 match; 2 missing (such as "
-        "3.weight, 3.bias), 1 keys that the model does not have (such as head.weight). Give the config that it "
+        "3.weight, 3.bias), keys that the model does not have: 1 (such as head.weight). Give the config that it "
         "was trained with, or --allow-missing to leave those at their random values."
     )
     check_match(model, state, "a.pth", allow_missing=True)
