@@ -12,14 +12,16 @@ from typing import Any
 from mmengine.config import DictAction
 
 import mmgn  # noqa: F401  # before mmdet: it serves mmcv's ops
-from mmgn.datasets.check import check_dataset
+from mmgn.datasets.check import KINDS, check_dataset
 from mmgn.engine.config import load_config
 from mmgn.engine.data import SPLITS, datasets, find_ann_file, find_classes, find_img_dir
 
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    kinds = "\n".join(f"  {level:8} {kind:24} {meaning}" for kind, (level, meaning) in KINDS.items())
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, epilog=f"looks for:\n{kinds}", formatter_class=formatter)
     parser.add_argument("ann_file", nargs="?", type=Path, help="annotation file; or --config")
     parser.add_argument("--img-dir", type=Path, help="folder of its images; without it they are not looked at")
     parser.add_argument("--config", help="check this config's data sets, and its classes: a path, or mmdet::PATH")

@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from mmgn.datasets.check import KINDS, check_dataset, check_quickly
 from mmgn.datasets.digits import CLASSES, make_digits
@@ -204,3 +206,47 @@ def test_numbers_at_the_end_of_the_range_neither_overflow_nor_warn(coco, write, 
     found = check_dataset(write(coco)[0])
     assert {"box_outside_image", "mask_outside_box", "polygon_outside_image", "box_beyond_image"} <= set(found.counts)
     assert not [warning for warning in recwarn if issubclass(warning.category, RuntimeWarning)]
+
+
+def evaluate(coco):
+    """Box AP of detections that are the truth, by pycocotools."""
+    truth = COCO()
+    truth.dataset = coco
+    truth.createIndex()
+    keys = ("image_id", "category_id", "bbox")
+    found = truth.loadRes([{**{key: a[key] for key in keys}, "score": 0.9} for a in coco["annotations"]])
+    evaluation = COCOeval(truth, found, "bbox")
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+    return evaluation.stats[0]
+
+
+def test_evaluation_does_what_the_kinds_say_of_it(coco):
+    coco["annotations"] = coco["annotations"][:2]
+    assert evaluate(coco) == pytest.approx(1)
+    coco["annotations"][0]["id"] = 0
+    assert evaluate(coco) == pytest.approx(0.5)
+    coco["annotations"][0]["id"] = 1
+    del coco["annotations"][0]["iscrowd"]
+    with pytest.raises(KeyError, match="iscrowd"):
+        evaluate(coco)
+
+
+def test_mmdet_does_what_the_kinds_say_of_it(coco, write):
+    from mmdet.datasets import CocoDataset
+    from mmdet.datasets.transforms import LoadAnnotations
+
+    def load(*classes):
+        ann_file, _ = write(coco)
+        settings = dict(data_prefix=dict(img=""), metainfo=dict(classes=classes), pipeline=[])
+        return CocoDataset(ann_file=str(ann_file), **settings).get_data_info(0)
+
+    labels = [instance["bbox_label"] for instance in load("dog", "cat")["instances"]]
+    assert labels == [coco["categories"].index({"id": i, "name": name}) for i, name in ((1, "cat"), (2, "dog"))]
+    del coco["annotations"][0]["segmentation"]
+    with pytest.raises(KeyError, match="mask"):
+        LoadAnnotations(with_mask=True)({**load("cat", "dog"), "ori_shape": (48, 64)})
+    coco["annotations"][1]["id"] = 1
+    with pytest.raises(AssertionError, match="not unique"):
+        load("cat", "dog")

@@ -24,8 +24,8 @@ def spoilt(digits, tmp_path):
     return tmp_path / "spoilt.json"
 
 
-def test_a_config_is_clean(digits, run_tool):
-    status, output = run_tool(digits[0], "check_dataset.py", "--config", CONFIG, "--decode", "--jobs", 1)
+def test_a_config_is_clean(digits, call_tool):
+    status, output = call_tool(digits[0], "check_dataset.py", "--config", CONFIG, "--decode", "--jobs", 1)
     assert status == 0, output
     # Test is val's.
     assert output.count("clean: no errors, no warnings") == 2
@@ -33,9 +33,9 @@ def test_a_config_is_clean(digits, run_tool):
     assert "images: 3" in output
 
 
-def test_errors_are_counted_and_written(digits, run_tool, tmp_path):
+def test_errors_are_counted_and_written(digits, call_tool, tmp_path):
     ann_file = spoilt(digits[1], tmp_path)
-    status, output = run_tool(
+    status, output = call_tool(
         tmp_path, "check_dataset.py", ann_file, "--img-dir", digits[1].val, "--json", tmp_path / "out.json"
     )
     assert status == 1, output
@@ -45,12 +45,12 @@ def test_errors_are_counted_and_written(digits, run_tool, tmp_path):
     assert "image 3, 'gone.jpg': no " in output
 
 
-def test_classes_and_data_root_of_a_config(digits, run_tool, tmp_path):
+def test_classes_and_data_root_of_a_config(digits, call_tool, tmp_path):
     args = ["--config", CONFIG, "--split", "val", "--data-root", digits[1].root, "--cfg-options"]
-    status, output = run_tool(tmp_path, "check_dataset.py", *args, "val_dataloader.dataset.metainfo.classes=('zero',)")
+    status, output = call_tool(tmp_path, "check_dataset.py", *args, "val_dataloader.dataset.metainfo.classes=('zero',)")
     assert status == 0, output
     assert "warning: 9 unused_category" in output
-    status, output = run_tool(tmp_path, "check_dataset.py", *args, "val_dataloader.dataset.metainfo.classes=('cat',)")
+    status, output = call_tool(tmp_path, "check_dataset.py", *args, "val_dataloader.dataset.metainfo.classes=('cat',)")
     assert status == 1, output
     assert "error: 1 no_common_class" in output
 
@@ -64,8 +64,8 @@ def test_classes_and_data_root_of_a_config(digits, run_tool, tmp_path):
         (["--config", "_base_/mmgn.py"], "has no data set in COCO's format"),
     ],
 )
-def test_wrong_usage_ends_with_2(digits, run_tool, args, said):
-    status, output = run_tool(digits[0], "check_dataset.py", *args)
+def test_wrong_usage_ends_with_2(digits, call_tool, args, said):
+    status, output = call_tool(digits[0], "check_dataset.py", *args)
     assert status == 2, output
     assert said in output
     assert "Traceback" not in output
