@@ -27,6 +27,8 @@ class SafeCheckpointHook(CheckpointHook):
         >>> default_hooks = dict(checkpoint=dict(type="SafeCheckpointHook", interval=1, max_keep_ckpts=3))
     """
 
+    file_backend: Any
+
     def before_train(self, runner: Any) -> None:
         """Choose the storage."""
         super().before_train(runner)
@@ -56,15 +58,13 @@ class SafeCheckpointHook(CheckpointHook):
         """Note that there is a checkpoint of ``step``; returns the one that is then too many."""
         if self.max_keep_ckpts <= 0 or (self.keep_ckpt_ids and self.keep_ckpt_ids[-1] == step):
             return None
-        full = len(self.keep_ckpt_ids) == self.max_keep_ckpts
-        oldest = self.keep_ckpt_ids.popleft() if full else None
+        outdated: str | None = None
+        if len(self.keep_ckpt_ids) == self.max_keep_ckpts:
+            name = self.filename_tmpl.format(self.keep_ckpt_ids.popleft())
+            outdated = self.file_backend.join_path(self.out_dir, name)
         self.keep_ckpt_ids.append(step)
         runner.message_hub.update_info("keep_ckpt_ids", list(self.keep_ckpt_ids))
-        return self._path(oldest) if full and oldest not in self.keep_ckpt_ids else None
-
-    def _path(self, step: int) -> str:
-        path: str = self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step))
-        return path
+        return outdated
 
     def _save_best_checkpoint(self, runner: Any, metrics: Mapping[str, Any]) -> None:
         if not self.save_best:

@@ -76,6 +76,8 @@ def dry_run(cfg: Config) -> str:
     """
     with TemporaryDirectory(prefix="mmgn-dry-run-") as folder:
         cfg.work_dir, cfg.log_level = folder, "WARNING"
+        # Trackers outside this machine, too.
+        cfg.pop("visualizer", None)
         cfg.custom_hooks = [hook for hook in cfg.get("custom_hooks") or () if hook.get("type") not in _LASTING]
         with redirect_stdout(StringIO()):
             runner = build_runner(cfg)

@@ -54,7 +54,7 @@ def _rest(loader: DataLoader[Any], done: int) -> DataLoader[Any]:
     """Return a loader of what is left of the epoch; a DataLoader's own sampler cannot be replaced."""
     return DataLoader(
         loader.dataset,
-        batch_sampler=_Rest(loader.batch_sampler, done),  # type: ignore[arg-type]
+        batch_sampler=_Rest(loader.batch_sampler, done),
         num_workers=loader.num_workers,
         collate_fn=loader.collate_fn,
         pin_memory=loader.pin_memory,

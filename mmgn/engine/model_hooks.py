@@ -68,9 +68,7 @@ class CompileHook(Hook):
     """
 
     def __init__(self, backend: str = "inductor", parts: Sequence[str] = ("backbone", "neck"), **options: Any) -> None:
-        known = torch.compiler.list_backends(exclude_tags=())
-        if backend not in known:
-            raise ValueError(f"no backend {backend!r} of torch.compile here; there are {', '.join(known)}")
+        check_backend(backend)
         self.backend, self.parts, self.options = backend, tuple(parts), options
 
     def before_train(self, runner: Any) -> None:
@@ -83,6 +81,17 @@ class CompileHook(Hook):
             module.compile(backend=self.backend, **self.options)
         names = " and ".join(found)
         runner.logger.info(f"CompileHook: {names} by {self.backend}; the first iterations of a size are slow")
+
+
+def check_backend(name: str) -> None:
+    """Check that ``torch.compile`` has a backend.
+
+    Raises:
+        ValueError: it has not; the message names those it has.
+    """
+    known = torch.compiler.list_backends(exclude_tags=())
+    if name not in known:
+        raise ValueError(f"no backend {name!r} of torch.compile here; there are {', '.join(known)}")
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:

@@ -11,6 +11,8 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
+from mmgn.engine.model_hooks import check_backend
+
 _AMP = {"fp16": "float16", "bf16": "bfloat16"}
 #: Metrics that give ``coco/segm_mAP`` and ``coco/bbox_mAP``.
 _COCO_METRICS = ("CocoMetric", "FastCocoMetric")
@@ -171,6 +173,8 @@ def _recorded_seed(folder: Path) -> int | None:
 def _model(cfg: Config, args: argparse.Namespace) -> None:
     if args.compile and cfg.get("compile"):
         raise ValueError(f"--compile beside the config's own compile={cfg.compile!r}: leave one")
+    if args.compile:
+        check_backend(args.compile)
     if not args.grad_checkpoint:
         return
     backbone = cfg.model.get("backbone")
