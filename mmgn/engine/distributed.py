@@ -24,7 +24,7 @@ from torch.distributed.rendezvous import rendezvous
 
 #: Seconds that a collective waits for the slowest rank, where ``env_cfg.dist_cfg`` has no timeout; torch's for NCCL.
 COLLECTIVE_TIMEOUT = 600
-#: Seconds in which the launcher ends a rank whose peer has failed, before that rank reports what it saw of it.
+#: Seconds that a rank leaves its launcher to end it, before it tells what another one tells already, or has caused.
 GRACE = 10
 
 
@@ -34,7 +34,7 @@ class LaunchError(RuntimeError):
 
 def rdzv_timeout() -> float:
     """Return how many seconds the ranks, and the machines, of a run wait for each other to appear: RDZV_TIMEOUT."""
-    text = os.environ.get("RDZV_TIMEOUT", "50")
+    text = os.environ.get("RDZV_TIMEOUT") or "45"
     try:
         return float(text)
     except ValueError:
@@ -241,8 +241,8 @@ def one_error(main: Callable[[], None]) -> Callable[[], None]:
         except (Exception, SystemExit) as error:
             if isinstance(error, SystemExit) and not isinstance(error.code, str):
                 raise
-            alone = os.environ.get("WORLD_SIZE", "1") == "1" and "TORCHELASTIC_RUN_ID" not in os.environ
-            if alone and not isinstance(error, LaunchError):
+            size = _of_rank("WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE") or "1"
+            if size == "1" and "TORCHELASTIC_RUN_ID" not in os.environ and not isinstance(error, LaunchError):
                 raise
             _report(_account(error))
             raise SystemExit(1) from None
@@ -272,8 +272,15 @@ def _report(text: str) -> None:
         extra: dict[str, Any] = {"py_callstack": text, "timestamp": str(int(time.time()))}
         Path(file).write_text(json.dumps({"message": {"message": text, "extraInfo": extra}}))
         return
-    rank = f"rank {os.environ['RANK']} on {socket.gethostname()}: " if "RANK" in os.environ else ""
-    print(f"{rank}{text}", file=sys.stderr, flush=True)
+    rank = _of_rank("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
+    # What fails on all is for one to tell.
+    if rank and rank != "0":
+        time.sleep(GRACE)
+    print(f"rank {rank} on {socket.gethostname()}: {text}" if rank else text, file=sys.stderr, flush=True)
+
+
+def _of_rank(*names: str) -> str | None:
+    return next((os.environ[name] for name in names if name in os.environ), None)
 
 
 def _first_line(error: BaseException) -> str:

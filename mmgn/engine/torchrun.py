@@ -36,15 +36,15 @@ def options(gpus: str, environ: Mapping[str, str]) -> list[str]:
     processes = _number("GPUS", gpus, 1)
     check_gpu(processes - 1)
     local = [f"--nproc-per-node={processes}"]
-    nnodes, node_rank = environ.get("NNODES", "1"), _number("NODE_RANK", environ.get("NODE_RANK", "0"), 0)
+    nnodes, node_rank = environ.get("NNODES") or "1", _number("NODE_RANK", environ.get("NODE_RANK") or "0", 0)
     least, _, most = nnodes.partition(":")
     _number("NNODES", least, 1)
     machines = _number("NNODES", most or least, int(least))
-    if machines == 1 and "PORT" not in environ:
+    if machines == 1 and not environ.get("PORT"):
         return [*local, "--standalone"]
     if node_rank >= machines:
         raise LaunchError(f"NODE_RANK counts from 0 to NNODES - 1 = {machines - 1}, got {node_rank}")
-    addr, port = environ.get("MASTER_ADDR", "127.0.0.1"), _number("PORT", environ.get("PORT", "29500"), 1)
+    addr, port = environ.get("MASTER_ADDR") or "127.0.0.1", _number("PORT", environ.get("PORT") or "29500", 1)
     seconds = rdzv_timeout()
     if node_rank == 0:
         check_port(port, "PORT")

@@ -10,7 +10,8 @@ import time
 print(shlex.join(sys.argv[1:]), flush=True)
 command = sys.argv[sys.argv.index("python") :]
 tasks = int(re.search(r"--ntasks=(\d+)", " ".join(sys.argv)).group(1))
-step = {"SLURM_NTASKS": str(tasks), "SLURM_NODELIST": "localhost", "SLURM_STEP_NODELIST": "localhost"}
+step = {name: str(tasks) for name in ("SLURM_NTASKS", "SLURM_STEP_NUM_TASKS")}
+step |= dict.fromkeys(("SLURM_NODELIST", "SLURM_STEP_NODELIST"), "localhost")
 ranks = [{"SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in range(tasks)]
 processes = [subprocess.Popen(command, env={**os.environ, **step, **rank}) for rank in ranks]
 while any(process.poll() is None for process in processes):

@@ -198,9 +198,17 @@ def test_a_rank_that_raises_is_told_once_and_the_checkpoint_stays(folder, run):
     assert not (folder / "failing/epoch_2.pth").exists()
 
 
-def test_an_error_of_all_ranks_is_told_once(run):
-    status, output = run("dist_train.sh", "no/such_config.py", 2)
-    assert status == 1
+@pytest.mark.parametrize(
+    ("command", "variables"),
+    [
+        (("dist_train.sh", "no/such_config.py", 2), {}),
+        (("slurm_train.sh", "part", "job", "no/such_config.py", "work"), dict(GPUS=2)),
+    ],
+    ids=["torchrun", "slurm"],
+)
+def test_an_error_of_all_ranks_is_told_once(run, command, variables):
+    status, output = run(*command, **variables)
+    assert status != 0
     assert output.count("'no/such_config.py' does not exist") == 1
     assert "Traceback" not in output
 
