@@ -53,7 +53,8 @@ def analyse(
 
     Raises:
         ImportError: faster-coco-eval is not installed.
-        ValueError: ``iou_type`` is ``'segm'`` and an annotation has no mask; results are of other images.
+        ValueError: ``iou_type`` is neither; it is ``'segm'`` and an annotation has no mask; results are of other
+            images.
 
     Example:
         >>> truth = {"images": [{"id": 1, "width": 64, "height": 64}], "categories": [{"id": 1, "name": "disc"}]}
@@ -62,6 +63,8 @@ def analyse(
         >>> analyse(truth, [box | {"score": 0.9}], "bbox", [1]).stats["mAP"]
         1.0
     """
+    if iou_type not in ("bbox", "segm"):
+        raise ValueError(f"iou_type must be 'bbox' or 'segm', got {iou_type!r}")
     image_ids = sorted({image["id"] for image in truth["images"]})
     cat_ids = sorted(set(cat_ids))
     objects = read_objects(truth, iou_type, image_ids, cat_ids)

@@ -50,7 +50,7 @@ class FastCocoMetric(CocoMetric):
 
     Raises:
         ImportError: faster-coco-eval is not installed.
-        ValueError: ``metric`` is ``'proposal_fast'``.
+        ValueError: ``metric`` is ``'proposal_fast'``, or there are fewer than three ``proposal_nums``.
 
     Example:
         >>> val_evaluator = dict(type="FastCocoMetric", ann_file="annotations/instances_val2017.json",
@@ -71,6 +71,8 @@ class FastCocoMetric(CocoMetric):
                 "mmdet's metric='proposal_fast' fails with numpy 1.24 and later, on images that differ in their number "
                 "of objects; use metric='proposal'"
             )
+        if len(self.proposal_nums) < 3:
+            raise ValueError(f"proposal_nums must be three numbers, such as (100, 300, 1000), got {self.proposal_nums}")
         self.iou_thrs = np.asarray(self.iou_thrs, dtype=float).reshape(-1)
 
     def compute_metrics(self, results: list) -> dict[str, float]:

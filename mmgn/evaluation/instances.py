@@ -101,7 +101,8 @@ def read_detections(
     """
     known = set(image_ids)
     require_known([entry["image_id"] for entry in results if entry["image_id"] not in known], len(results))
-    _require_key(results, "segmentation" if iou_type == "segm" else "bbox", "results")
+    for key in ("score", "segmentation" if iou_type == "segm" else "bbox"):
+        _require_key(results, key, "results")
     kept, image, label = _place(results, image_ids, cat_ids)
     entries = [results[number] for number in kept]
     shapes: Any
@@ -160,7 +161,7 @@ def _place(
 
 
 def _boxes(entries: Sequence[dict[str, Any]]) -> np.ndarray:
-    return np.array([entry["bbox"] for entry in entries], dtype=float).reshape(-1, 4)
+    return np.array([entry["bbox"] for entry in entries], dtype=float).reshape(len(entries), 4)
 
 
 def _require_key(entries: Sequence[dict[str, Any]], key: str, what: str) -> None:

@@ -134,6 +134,15 @@ def test_results_of_another_data_set_are_refused(coco):
         analyse(truth, results, "bbox", coco.cat_ids)
 
 
+def test_arguments_that_make_no_sense_are_refused(coco):
+    truth, results = coco.random_set(4)
+    with pytest.raises(ValueError, match="iou_type must be 'bbox' or 'segm', got 'mask'"):
+        analyse(truth, results, "mask", coco.cat_ids)
+    # Annotations in the place of results.
+    with pytest.raises(ValueError, match=r"results have no 'score' \(first: id \d+\)"):
+        analyse(truth, truth["annotations"], "bbox", coco.cat_ids)
+
+
 def test_masks_are_needed_to_judge_masks(coco):
     truth, results = coco.random_set(5)
     del results[2]["segmentation"]

@@ -235,6 +235,8 @@ def test_what_cannot_be_judged_is_told(coco, tmp_path):
     truth, results = coco.random_set(3)
     with pytest.raises(ValueError, match="use metric='proposal'"):
         FastCocoMetric(metric="proposal_fast")
+    with pytest.raises(ValueError, match=r"proposal_nums must be three numbers.*got \[100\]"):
+        FastCocoMetric(proposal_nums=(100,))
     with pytest.raises(KeyError, match="segm is not in results"):
         figures(FastCocoMetric, truth, results, tmp_path, masks=False)
     with pytest.raises(KeyError, match='metric item "mAP_90" is not supported'):
