@@ -11,7 +11,6 @@ from mmengine.dist import get_rank
 import mmgn  # noqa: F401  # before mmdet: it serves mmcv's ops
 from mmgn.compat.checkpoint import CheckpointError
 from mmgn.engine import distributed, launch, train_options
-from mmgn.engine.distributed import one_error
 from mmgn.engine.dry_run import dry_run
 from mmgn.engine.interrupt import Interrupted
 from mmgn.engine.preflight import preflight
@@ -26,7 +25,7 @@ def parse_args() -> argparse.Namespace:
     return launch.parse_args(parser)
 
 
-@one_error
+@distributed.one_error
 def main() -> None:
     """Train."""
     args = parse_args()

@@ -20,6 +20,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop
 
 from mmgn.compat import environment
+from mmgn.engine.memory import device_of, memory_kind, peak_memory_mb, restart_peak
 from mmgn.engine.norm_table import FOLDED_HEADS, norm_table
 
 
@@ -69,7 +70,7 @@ class RunRecordHook(Hook):
         self._seconds_before = self._train.get("seconds", 0.0)
         self._clock = time.perf_counter()
         self._restart_peak(runner)
-        if self._train.get("peak_memory_kind") == _memory_kind(_device(runner)):
+        if self._train.get("peak_memory_kind") == memory_kind(device_of(runner)):
             self._peak_mb = self._train.get("peak_memory_mb")
         self._trained = self._weights_are_trained = True
         self._train["norms"] = _norms(runner)
@@ -82,7 +83,7 @@ class RunRecordHook(Hook):
 
     def _after_iter(self, runner: Any, *args: Any, **kwargs: Any) -> None:
         # At every iteration, because LoggerHook, which runs later, resets CUDA's peak whenever it logs.
-        peak = _peak_memory_mb(_device(runner))
+        peak = peak_memory_mb(device_of(runner))
         if peak is not None:
             self._peak_mb = max(peak, self._peak_mb or 0.0)
 
@@ -117,10 +118,8 @@ class RunRecordHook(Hook):
         self._save_evaluation(runner, "test", runner.test_loop, metrics)
 
     def _restart_peak(self, runner: Any) -> None:
-        # A process cannot lower its own peak of resident memory, CUDA's allocator can.
         self._peak_mb = None
-        if _device(runner).type == "cuda":
-            torch.cuda.reset_peak_memory_stats(_device(runner))
+        restart_peak(device_of(runner))
 
     def _save_train(self, runner: Any, ended: str | None = None) -> None:
         if self._train is None:
@@ -160,7 +159,7 @@ class RunRecordHook(Hook):
         _write_section(_record_path(runner), "evaluation", evaluation)
 
     def _context(self, runner: Any) -> dict[str, Any]:
-        device = _device(runner)
+        device = device_of(runner)
         return {
             "command": shlex.join(sys.argv),
             "config": _located(runner.cfg.filename, runner.work_dir),
@@ -169,7 +168,7 @@ class RunRecordHook(Hook):
             "world_size": get_world_size(),
             "device": device_name(device),
             "peak_memory_mb": self._peak_mb,
-            "peak_memory_kind": _memory_kind(device),
+            "peak_memory_kind": memory_kind(device),
             "versions": self._versions,
         }
 
@@ -270,22 +269,3 @@ def _norms(runner: Any) -> dict[str, Any] | None:
         return None
     rows = [dict(zip(FOLDED_HEADS, row, strict=True)) for row in table.folded()]
     return {"rows": rows, "warnings": list(table.warnings)}
-
-
-def _device(runner: Any) -> torch.device:
-    return next((p.device for p in runner.model.parameters()), torch.device("cpu"))
-
-
-def _memory_kind(device: torch.device) -> str:
-    return "CUDA allocated" if device.type == "cuda" else "process RSS"
-
-
-def _peak_memory_mb(device: torch.device) -> float | None:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    # ru_maxrss is in bytes on macOS and in KiB elsewhere (getrusage(2)).
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
