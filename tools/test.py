@@ -8,7 +8,8 @@ import argparse
 
 import mmgn  # noqa: F401  # before mmdet: it serves mmcv's ops
 from mmgn.compat.checkpoint import CheckpointError
-from mmgn.engine import distributed, launch, test_options
+from mmgn.engine import launch, test_options
+from mmgn.engine.rank_error import one_error
 
 
 def parse_args() -> argparse.Namespace:
@@ -42,7 +43,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-@distributed.one_error
+@one_error
 def main() -> None:
     """Test."""
     args = parse_args()

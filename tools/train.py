@@ -14,6 +14,7 @@ from mmgn.engine import distributed, launch, train_options
 from mmgn.engine.dry_run import dry_run
 from mmgn.engine.interrupt import Interrupted
 from mmgn.engine.preflight import preflight
+from mmgn.engine.rank_error import one_error
 from mmgn.engine.training import TrainingError, train, what_is_left
 
 
@@ -25,7 +26,7 @@ def parse_args() -> argparse.Namespace:
     return launch.parse_args(parser)
 
 
-@distributed.one_error
+@one_error
 def main() -> None:
     """Train."""
     args = parse_args()

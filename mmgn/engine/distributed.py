@@ -1,20 +1,15 @@
-"""The processes of a run: their group, opened before the runner is built, and the one error when one of them fails.
+"""The process group of a run, opened before the runner is built.
 
 mmengine opens the group itself, but on GPUs alone; it finds this one open and goes on with it.
 """
 
-import functools
-import json
 import os
 import socket
 import subprocess
 import sys
 import time
-import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -24,8 +19,6 @@ from torch.distributed.rendezvous import rendezvous
 
 #: Seconds that a collective waits for the slowest rank, where ``env_cfg.dist_cfg`` has no timeout; torch's for NCCL.
 COLLECTIVE_TIMEOUT = 600
-#: Seconds that a rank leaves its launcher to end it, before it tells what another one tells already, or has caused.
-GRACE = 10
 
 
 class LaunchError(RuntimeError):
@@ -179,7 +172,7 @@ def _open(backend: str, timeout: float) -> None:
     except dist.DistError as error:
         raise LaunchError(
             f"rank {rank} did not find all {os.environ['WORLD_SIZE']} ranks at {addr}:{port} within {seconds:g} s "
-            f"({_first_line(error)}): see the others' output; RDZV_TIMEOUT=SECONDS waits longer"
+            f"({first_line(error)}): see the others' output; RDZV_TIMEOUT=SECONDS waits longer"
         ) from error
 
 
@@ -228,60 +221,6 @@ def wait_for_master(addr: str, port: int, seconds: float) -> None:
         time.sleep(0.5)
 
 
-def one_error(main: Callable[[], None]) -> Callable[[], None]:
-    """Decorate a tool's ``main``: a rank that fails tells why, once, and the ranks that it pulls down are quiet.
-
-    torchrun prints what its ranks record for it; under other launchers, and before a restart, the rank prints it.
-    """
-
-    @functools.wraps(main)
-    def wrapper() -> None:
-        try:
-            main()
-        except (Exception, SystemExit) as error:
-            if isinstance(error, SystemExit) and not isinstance(error.code, str):
-                raise
-            size = _of_rank("WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE") or "1"
-            if size == "1" and "TORCHELASTIC_RUN_ID" not in os.environ and not isinstance(error, LaunchError):
-                raise
-            _report(_account(error))
-            raise SystemExit(1) from None
-        if dist.is_initialized():
-            dist.destroy_process_group()
-
-    return wrapper
-
-
-def _account(error: BaseException) -> str:
-    if isinstance(error, LaunchError):
-        return f"{Path(sys.argv[0]).name}: {error}"
-    if isinstance(error, SystemExit):
-        return str(error)
-    if isinstance(error, dist.DistError) or "gloo" in str(error):
-        # The launcher ends this rank meanwhile, unless the one that failed is on another machine.
-        time.sleep(GRACE)
-        return f"lost the other ranks; the output of the one that failed first tells why ({_first_line(error)})"
-    return "".join(traceback.format_exception(error)).rstrip()
-
-
-def _report(text: str) -> None:
-    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
-    last = os.environ.get("TORCHELASTIC_RESTART_COUNT") == os.environ.get("TORCHELASTIC_MAX_RESTARTS")
-    if file and last:
-        # As torch.distributed.elastic's ErrorHandler writes it, with this text in the place of its traceback.
-        extra: dict[str, Any] = {"py_callstack": text, "timestamp": str(int(time.time()))}
-        Path(file).write_text(json.dumps({"message": {"message": text, "extraInfo": extra}}))
-        return
-    rank = _of_rank("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
-    # What fails on all is for one to tell.
-    if rank and rank != "0":
-        time.sleep(GRACE)
-    print(f"rank {rank} on {socket.gethostname()}: {text}" if rank else text, file=sys.stderr, flush=True)
-
-
-def _of_rank(*names: str) -> str | None:
-    return next((os.environ[name] for name in names if name in os.environ), None)
-
-
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return what an error says, without what torch appends, such as frames of C++."""
     return str(error).strip().partition("\n")[0]

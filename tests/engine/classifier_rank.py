@@ -13,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 import mmgn
 from mmgn.engine import distributed
+from mmgn.engine.rank_error import one_error
 
 BATCH = 16
 NORMS = {"GN": lambda channels: mmgn.FusedGN(channels, 4), "BN": nn.BatchNorm2d}
@@ -42,7 +43,7 @@ def train(norm, rank=0, size=1, steps=3):
     return torch.stack(losses), grads
 
 
-@distributed.one_error
+@one_error
 def main():
     norm, launcher, out = sys.argv[1:]
     distributed.start(Config({"launcher": launcher}))
