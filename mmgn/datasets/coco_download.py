@@ -17,7 +17,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from mmgn.datasets.transfer import DownloadError, check_md5, fetch, part_of, remote_size
 from mmgn.datasets.unpacking import UnpackingError, unpack
 
-#: cocodataset.org's own. Its certificate is not for this name, so there is no https; the checksums stand in for it.
+#: cocodataset.org's own, which is published as http: it is the checksums that vouch for what comes.
 URL_BASE = "http://images.cocodataset.org"
 
 

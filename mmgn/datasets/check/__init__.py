@@ -5,15 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mmgn.datasets.check.annotations import (
-    check_classes,
-    check_entries,
-    large_and_hostile,
-    read_table,
-)
+from mmgn.datasets.check.annotations import check_classes, check_entries
 from mmgn.datasets.check.findings import KINDS, Findings
 from mmgn.datasets.check.images import check_images
 from mmgn.datasets.check.masks import check_masks
+from mmgn.datasets.check.table import large_and_hostile, read_table
 
 __all__ = ["KINDS", "Findings", "check_dataset", "check_quickly"]
 

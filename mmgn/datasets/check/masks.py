@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from mmgn.datasets.check.annotations import SLACK, Flags, Table, is_number
+from mmgn.datasets.check.annotations import SLACK, Flags
 from mmgn.datasets.check.findings import Findings, show
 from mmgn.datasets.check.rle import sum_runs
+from mmgn.datasets.check.table import Table, is_number
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -27,7 +28,7 @@ def check_masks(table: Table, left_out: Flags, findings: Findings) -> None:
     """Check every segmentation, and compare its extent and area with the annotation's.
 
     Args:
-        table: of :func:`mmgn.datasets.check.annotations.read_table`.
+        table: of :func:`mmgn.datasets.check.table.read_table`.
         left_out: of :func:`mmgn.datasets.check.annotations.check_entries`; these may go without a mask.
         findings: to add to.
     """
