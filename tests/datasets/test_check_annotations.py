@@ -1,8 +1,11 @@
 """Each kind of defect is seeded, and found by its name and count alone."""
 
+import copy
 import json
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -250,3 +253,33 @@ def test_mmdet_does_what_the_kinds_say_of_it(coco, write):
     coco["annotations"][1]["id"] = 1
     with pytest.raises(AssertionError, match="not unique"):
         load("cat", "dog")
+
+
+RUBBISH = [None, True, 0, -1, 2**70, 1.5, float("nan"), float("inf"), -1e308, "", "x", [], [[]], [1], {}, {"counts": 3}]
+
+
+def places(node, path=()):
+    """Every place in nested lists and dicts."""
+    keys = node if isinstance(node, dict) else range(len(node)) if isinstance(node, list) else ()
+    for key in keys:
+        yield (*path, key)
+        yield from places(node[key], (*path, key))
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_rubbish_anywhere_raises_nothing(coco, tmp_path, data):
+    coco = copy.deepcopy(coco)
+    for _ in range(data.draw(st.integers(1, 3))):
+        *path, key = data.draw(st.sampled_from(list(places(coco))))
+        node = coco
+        for step in path:
+            node = node[step]
+        node[key] = data.draw(st.sampled_from(RUBBISH))
+    (tmp_path / "annotations.json").write_text(json.dumps(coco))
+    for found in (
+        check_dataset(tmp_path / "annotations.json", tmp_path, classes=("cat", "dog")),
+        check_quickly(tmp_path / "annotations.json", tmp_path, classes=("cat", "dog")),
+    ):
+        assert len(found.text()) < 20_000
+        json.dumps(found.as_dict())
