@@ -47,6 +47,13 @@ def evaluation_notes(work: WorkDir, predictions: Predictions, figures: Mapping[s
             f"{recorded['num_images']} images were run, but {predictions.ann_file} has {total}; as in mmdet, "
             "AP counts every object of the others as missed."
         )
+    covered = {entry["image_id"] for results in predictions.results.values() for entry in results}
+    with_objects = {entry["image_id"] for entry in predictions.truth["annotations"]}
+    if covered and len(covered & with_objects) < len(with_objects) / 2:
+        notes.append(
+            f"Only {len(covered & with_objects)} of the {len(with_objects)} images with objects have detections: make "
+            f"sure that they were made for {predictions.ann_file}."
+        )
     if any(entry["id"] == 0 for entry in predictions.truth["annotations"]):
         notes.append(
             f"An annotation in {predictions.ann_file} has id 0, which pycocotools takes for unmatched: AP is "

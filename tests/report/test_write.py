@@ -243,6 +243,14 @@ def test_gaps_and_contradictions_are_told(work_dir, coco_set):
         assert [note for note in metrics["notes"] if told in note], told
 
 
+def test_results_that_cover_few_images_are_told(work_dir):
+    for kind in ("bbox", "segm"):
+        file = work_dir / f"results.{kind}.json"
+        file.write_text(json.dumps([entry for entry in json.loads(file.read_text()) if entry["image_id"] < 4]))
+    (note,) = (note for note in load(write_report(work_dir))["notes"] if "have detections" in note)
+    assert note.startswith("Only 4 of the 12 images with objects have detections: make sure")
+
+
 def test_annotations_without_masks(work_dir, coco_set):
     for annotation in coco_set.truth["annotations"]:
         del annotation["segmentation"]
