@@ -12,6 +12,7 @@ CPU: "mask_targets" is what that costs for 128 RoIs an image. Bitmaps are cut on
 """
 
 import argparse
+import bisect
 import io
 import json
 import resource
@@ -47,8 +48,8 @@ def write_images(folder: Path, number: int) -> float:
     total = 0
     for i in range(number):
         photo = photos[i % 2]
-        # 4:3, from half of the photograph's height on.
-        height = int(rng.integers(photo.height // 2, photo.height))
+        # 4:3, from three quarters of the photograph's height on.
+        height = int(rng.integers(photo.height * 3 // 4, photo.height))
         width = height * 4 // 3
         left, top = rng.integers(photo.width - width + 1), rng.integers(photo.height - height + 1)
         crop = photo.resize((synthetic_coco.WIDTH, synthetic_coco.HEIGHT), box=(left, top, left + width, top + height))
@@ -64,7 +65,11 @@ def _jpeg(image: Image.Image) -> bytes:
         image.save(buffer, "JPEG", quality=quality)
         return buffer.getvalue()
 
-    return min((encoded(quality) for quality in range(70, 100, 2)), key=lambda data: abs(len(data) - JPEG_BYTES))
+    qualities = range(60, 101)
+    # Size grows with quality.
+    place = bisect.bisect_left(qualities, JPEG_BYTES, key=lambda quality: len(encoded(quality)))
+    nearest = [encoded(quality) for quality in qualities[max(place - 1, 0) : place + 1]]
+    return min(nearest, key=lambda data: abs(len(data) - JPEG_BYTES))
 
 
 def build(folder: Path, bitmaps: bool) -> Any:
