@@ -1,5 +1,6 @@
 """Which images the gallery shows, and what is found, false and missed on each."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +67,7 @@ def draw_gallery(run: Run, max_images: int) -> Gallery | None:
     scene = _Scene(run)
     what = "masks" if run.kind == "segm" else "boxes"
     rule = f"by F1 of {what} at IoU 0.5 and score ≥ {SCORE_THRESHOLD}; equals by image id."
-    chosen, selection = _select(scene, max_images, rule)
+    chosen, selection = _select(run.ranked, scene, max_images, rule)
     pairs: list[Pair] = []
     missing, size = [], 0
     for counts in chosen:
@@ -147,13 +148,12 @@ def _confused_with(analysis: Analysis) -> dict[int, Any]:
     }
 
 
-def _select(scene: _Scene, max_images: int, rule: str) -> tuple[list[ImageErrors], str]:
-    ranked = sorted(scene.analysis.errors, key=lambda own: (own.f1, str(own.image_id).zfill(20)))
+def _select(ranked: list[ImageErrors], scene: _Scene, max_images: int, rule: str) -> tuple[list[ImageErrors], str]:
     if len(ranked) <= max_images:
         return ranked, f"All {len(ranked)} images with objects or detections, hardest first, {rule}"
     hardest = max_images - max_images // 2
     chosen, rest = ranked[:hardest], ranked[hardest:]
-    shown = set().union(*(scene.errors(own) for own in chosen)) if chosen else set()
+    shown: set[tuple[Any, str]] = set().union(*(scene.errors(own) for own in chosen))
     errors = {id(own): scene.errors(own) for own in rest}
     for _ in range(max_images - hardest):
         # The first of equals, which is the hardest.
@@ -184,8 +184,4 @@ def _open(img_dir: Path | None, info: Mapping[str, Any]) -> Image.Image:
 
 def error_kinds(pairs: Sequence[Pair]) -> list[str]:
     """Return the errors that pictures show, the most frequent first."""
-    count: dict[str, int] = {}
-    for pair in pairs:
-        for mark in pair.marks:
-            count[mark.error] = count.get(mark.error, 0) + 1
-    return sorted(count, key=lambda kind: -count[kind])
+    return [kind for kind, _ in Counter(mark.error for pair in pairs for mark in pair.marks).most_common()]

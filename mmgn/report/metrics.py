@@ -121,15 +121,13 @@ def _hardest(run: Run) -> dict[str, Any] | None:
     if run.kind is None or run.predictions is None:
         return None
     names = {image["id"]: str(image["file_name"]) for image in run.predictions.truth["images"]}
-    # Ids are numbers or text; padded, both sort as they read.
-    ranked = sorted(run.analyses[run.kind].errors, key=lambda own: (own.f1, str(own.image_id).zfill(20)))
     images = [
         {
             "image_id": own.image_id,
             "file_name": names[own.image_id],
             **{key: getattr(own, key) for key in ("found", "false", "missed", "f1")},
         }
-        for own in ranked[:HARDEST]
+        for own in run.ranked[:HARDEST]
     ]
     return {"iou_type": run.kind, "score_threshold": SCORE_THRESHOLD, "images": images}
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmgn.evaluation import Analysis, analyse
+from mmgn.evaluation import Analysis, ImageErrors, analyse
 from mmgn.report.notes import evaluation_notes, training_notes
 from mmgn.report.predictions import Predictions, find_predictions, result_files
 from mmgn.report.workdir import WorkDir, read_work_dir
@@ -28,6 +28,13 @@ class Run:
     def kind(self) -> str | None:
         """The IoU type that errors are told by: masks where there are masks."""
         return next((kind for kind in ("segm", "bbox") if kind in self.analyses), None)
+
+    @property
+    def ranked(self) -> list[ImageErrors]:
+        """The images with objects or detections, by rising F1; equals by image id."""
+        errors = self.analyses[self.kind].errors if self.kind else []
+        # Ids are numbers or text; padded, both sort as they read.
+        return sorted(errors, key=lambda own: (own.f1, str(own.image_id).zfill(20)))
 
 
 def read_run(
