@@ -37,7 +37,9 @@ def main() -> None:
         distributed.start(cfg)
         notes = "" if args.skip_preflight or get_rank() else preflight(cfg, norms=not args.dry_run)
         if args.dry_run:
-            print(*filter(None, (notes, dry_run(cfg))), sep="\n\n")
+            report = dry_run(cfg)
+            if not get_rank():
+                print(*filter(None, (notes, report)), sep="\n\n")
             return
         runner = launch.build_runner(cfg)
         if notes:
@@ -47,7 +49,8 @@ def main() -> None:
     try:
         train(runner)
     except Interrupted as error:
-        print(f"train.py: ended by {error}. {what_is_left(runner)}", file=sys.stderr)
+        if not get_rank():
+            print(f"train.py: ended by {error}. {what_is_left(runner)}", file=sys.stderr)
         raise SystemExit(128 + error.signum) from None
     except (CheckpointError, TrainingError) as error:
         raise SystemExit(f"train.py: {error}") from None

@@ -113,10 +113,9 @@ def _report(cfg: Config, runner: Any, measured: _Measurement) -> str:
         *memory,
         ("checkpoint", f"{checkpoint_mb:.0f} MiB each"),
     ]
-    table = norm_table(model, cfg)
     head = f"dry run of {cfg.filename} on {device_of(runner)}"
-    warnings = [f"warning: {warning}" for warning in table.warnings]
-    return "\n".join([head, *aligned(lines), "", table.text(), *warnings])
+    # Its warnings are pre-flight's.
+    return "\n".join([head, *aligned(lines), "", norm_table(model, cfg).text()])
 
 
 def _batch(cfg: Config, runner: Any) -> str:

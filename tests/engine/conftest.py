@@ -1,5 +1,6 @@
 """A training of milliseconds: a linear model on eight numbers, by mmengine's own runner."""
 
+import functools
 import time
 
 import pytest
@@ -53,37 +54,42 @@ class Score(BaseMetric):
         return {"segm_mAP": next(self.scores)}
 
 
+def toy_runner(work_dir, epochs=3, hooks=(), dataset=None, model=None, scores=None, checkpoint=None, workers=0, **more):
+    """Build a runner.
+
+    Args:
+        work_dir: its folder.
+        epochs, hooks, dataset, model: of training.
+        scores: of the validations, None for no validation.
+        checkpoint: more settings of the checkpoint hook.
+        workers: that load data.
+        **more: the runner's own arguments.
+    """
+    loader = {"batch_size": 2, "num_workers": workers, "dataset": dataset or Numbers()}
+    settings = {
+        "work_dir": str(work_dir),
+        # Every runner needs a name of its own in a process.
+        "experiment_name": f"toy{time.perf_counter_ns()}",
+        "default_scope": "mmengine",
+        "log_level": "ERROR",
+        "randomness": {"seed": 3},
+        "train_dataloader": loader | {"sampler": {"type": "DefaultSampler", "shuffle": True}},
+        "train_cfg": {"type": "ResumableEpochLoop", "max_epochs": epochs},
+        "optim_wrapper": {"optimizer": {"type": "SGD", "lr": 0.1, "momentum": 0.9}},
+        "param_scheduler": [{"type": "LinearLR", "start_factor": 0.1, "by_epoch": False, "end": 10}],
+        "default_hooks": {"checkpoint": {"type": "SafeCheckpointHook", "interval": 1} | (checkpoint or {})},
+        "custom_hooks": list(hooks),
+    }
+    if scores is not None:
+        settings |= {
+            "val_dataloader": loader | {"sampler": {"type": "DefaultSampler", "shuffle": False}},
+            "val_cfg": {},
+            "val_evaluator": [Score(scores)],
+        }
+    return Runner(model or Linear(), **(settings | more))
+
+
 @pytest.fixture
 def build_runner(tmp_path):
-    """Return a function that builds a runner in tmp_path/work; keywords are the runner's, and some short cuts.
-
-    Args of the function:
-        epochs, hooks, dataset, model; scores of the validations, None for no validation; checkpoint, more settings
-        of its hook.
-    """
-
-    def build(epochs=3, hooks=(), dataset=None, model=None, scores=None, checkpoint=None, workers=0, **more):
-        loader = {"batch_size": 2, "num_workers": workers, "dataset": dataset or Numbers()}
-        settings = {
-            "work_dir": str(tmp_path / "work"),
-            # Every runner needs a name of its own in a process.
-            "experiment_name": f"toy{time.perf_counter_ns()}",
-            "default_scope": "mmengine",
-            "log_level": "ERROR",
-            "randomness": {"seed": 3},
-            "train_dataloader": loader | {"sampler": {"type": "DefaultSampler", "shuffle": True}},
-            "train_cfg": {"type": "ResumableEpochLoop", "max_epochs": epochs},
-            "optim_wrapper": {"optimizer": {"type": "SGD", "lr": 0.1, "momentum": 0.9}},
-            "param_scheduler": [{"type": "LinearLR", "start_factor": 0.1, "by_epoch": False, "end": 10}],
-            "default_hooks": {"checkpoint": {"type": "SafeCheckpointHook", "interval": 1} | (checkpoint or {})},
-            "custom_hooks": list(hooks),
-        }
-        if scores is not None:
-            settings |= {
-                "val_dataloader": loader | {"sampler": {"type": "DefaultSampler", "shuffle": False}},
-                "val_cfg": {},
-                "val_evaluator": [Score(scores)],
-            }
-        return Runner(model or Linear(), **(settings | more))
-
-    return build
+    """Return :func:`toy_runner` for the folder tmp_path/work."""
+    return functools.partial(toy_runner, tmp_path / "work")

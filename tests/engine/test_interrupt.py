@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -112,3 +114,55 @@ def test_data_loading_workers_are_out_of_a_terminals_reach(build_runner):
     if child == 0:
         os._exit(os.getpgrp() != os.getpgid(os.getppid()))
     assert os.waitpid(child, 0)[1] == 0
+
+
+# One rank of two; the second alone gets the signal.
+RANK = """
+import importlib.util, os, signal, sys
+import torch.distributed
+import mmgn
+from mmengine.hooks import Hook
+from mmgn.engine.interrupt import Interrupted
+from mmgn.engine.training import train
+
+toy, work, rank = sys.argv[1], sys.argv[2], int(sys.argv[3])
+spec = importlib.util.spec_from_file_location("toy", toy)
+toy = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(toy)
+torch.distributed.init_process_group("gloo", init_method=f"file://{work}.meeting", rank=rank, world_size=2)
+
+class Kill(Hook):
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if rank == 1 and runner.iter == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+runner = toy.toy_runner(
+    work,
+    hooks=[Kill()],
+    launcher="pytorch",
+    cfg={"model_wrapper_cfg": {"type": "MMDistributedDataParallel", "device_ids": None}},
+)
+try:
+    train(runner)
+except Interrupted as error:
+    print(runner.iter, error.signum)
+"""
+
+
+def test_ranks_stop_together_when_one_is_told(tmp_path):
+    toy = Path(__file__).with_name("conftest.py")
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", RANK, str(toy), str(tmp_path / "work"), str(rank)],
+            env=os.environ | {"LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    outputs = [rank.communicate(timeout=240) for rank in ranks]
+    # In the third iteration, which the loop has not counted yet.
+    assert [out.split() for out, _ in outputs] == [["2", "15"]] * 2, outputs
+    checkpoint = torch.load(tmp_path / "work/interrupted.pth", weights_only=True)
+    assert checkpoint["meta"]["iter"] == 3
