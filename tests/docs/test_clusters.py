@@ -19,6 +19,7 @@ from mmgn.engine.config import find_config
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/clusters.md").read_text()
+LAUNCH = [ROOT / "mmgn/engine" / name for name in ("distributed.py", "torchrun.py", "rank_error.py")]
 BLOCKS = re.findall(r"```bash\n(.*?)```", PAGE, re.S)
 # How many arguments of a script are not its tool's, and where among them the tool's first ones are.
 SCRIPTS = {"dist_train": (2, [0]), "dist_test": (3, [0, 1]), "slurm_train": (4, [2]), "slurm_test": (4, [2, 3])}
@@ -59,8 +60,7 @@ def test_the_page_has_commands_of_each_script():
 
 
 def test_variables_are_read_by_the_tools():
-    files = [*ROOT.glob("tools/*.sh"), ROOT / "mmgn/engine/distributed.py", ROOT / "mmgn/engine/torchrun.py"]
-    known = "\n".join(file.read_text() for file in files)
+    known = "\n".join(file.read_text() for file in (*ROOT.glob("tools/*.sh"), *LAUNCH))
     names = {name for line in commands() for name in re.findall(r"\b([A-Z][A-Z_]+)=", line)}
     names |= set(re.findall(r"^\| `([A-Z_]+)` \|", PAGE, re.M))
     assert {"NNODES", "RDZV_TIMEOUT", "SRUN_ARGS", "PET_MAX_RESTARTS"} <= names
@@ -72,7 +72,7 @@ def test_variables_are_read_by_the_tools():
 
 
 def test_errors_are_worded_as_the_page_has_them():
-    source = (ROOT / "mmgn/engine/distributed.py").read_text() + (ROOT / "mmgn/engine/torchrun.py").read_text()
+    source = "\n".join(file.read_text() for file in LAUNCH)
     said = re.findall(r"^\| `([^`]+)`", PAGE.partition("| What it says |")[2], re.M)
     assert len(said) == 8
     for text in said:
