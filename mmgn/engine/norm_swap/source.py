@@ -37,11 +37,11 @@ class Source:
 
     def base_for(self, out: Path) -> str:
         """Return what a config at ``out`` calls this one in its ``_base_``."""
-        # Not mmgn's by ``mmgn::``: mmengine would look for their data sets and metrics in a registry of mmgn's own.
-        configs = package_configs("mmdet")
-        if configs is not None and self.path.resolve().is_relative_to(configs):
-            name = self.path.resolve().relative_to(configs).as_posix()
-            return f"mmdet::{name}" if _EXTERNAL.match(name) else f"mmdet::_base_/../{name}"
+        for package in ("mmdet", "mmgn"):
+            configs = package_configs(package)
+            if configs is not None and self.path.resolve().is_relative_to(configs):
+                name = self.path.resolve().relative_to(configs).as_posix()
+                return f"{package}::{name}" if _EXTERNAL.match(name) else f"{package}::_base_/../{name}"
         return Path(os.path.relpath(self.path.resolve(), out.parent.resolve())).as_posix()
 
 

@@ -35,7 +35,7 @@ def test_names_that_mmengine_has_trouble_with_are_found_all_the_same(tmp_path, n
 def test_our_own_configs_by_their_path_below_configs():
     source = read_source(DIGITS)
     assert source.path.resolve() == (CONFIGS / DIGITS).resolve()
-    assert source.base_for(CONFIGS.resolve() / "mine" / "out.py") == f"../{DIGITS}"
+    assert source.base_for(CONFIGS.resolve() / "mine" / "out.py") == f"mmgn::{DIGITS}"
 
 
 @pytest.mark.parametrize(
