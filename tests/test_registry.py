@@ -4,7 +4,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS, init_default_scope
 
-import mmgn  # noqa: F401
+import mmgn
 from mmgn.datasets.digits import make_digits
 
 
