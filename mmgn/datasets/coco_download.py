@@ -154,7 +154,9 @@ def _download(archives: list[Archive], root: Path, url_base: str, keep: bool, tr
     urls = {archive.name: f"{url_base.rstrip('/')}/{archive.path}" for archive in missing}
     # What is fetched already needs no server.
     wanted = {name: url for name, url in urls.items() if not (root / name).exists()}
-    sizes = {name: remote_size(url, tries, progress.console.out) for name, url in wanted.items()}
+    # A server that does not answer at first is rarely one that will.
+    first = min(tries, 4)
+    sizes = {name: remote_size(url, first, progress.console.out) for name, url in wanted.items()}
     check_room(missing, sizes, root, keep)
     for archive in missing:
         file = root / archive.name

@@ -42,7 +42,7 @@ def check_room(cfg: Config, model: nn.Module) -> str:
     if free < needed:
         raise ValueError(
             f"{what} will need {needed / _GIB:.2f} GiB, and {place} has {free / _GIB:.2f} GiB free. Free some room, "
-            "give another --work-dir, or keep fewer: --cfg-options default_hooks.checkpoint.max_keep_ckpts=2"
+            "give another --work-dir, or keep fewer: --cfg-options default_hooks.checkpoint.max_keep_ckpts=1"
         )
     return f"{what} in {folder}, {free / _GIB:.1f} GiB free"
 

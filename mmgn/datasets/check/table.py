@@ -97,7 +97,7 @@ def _parse(data: bytes, polygons: bool) -> Any:
 def large_and_hostile() -> Iterator[None]:
     """Set Python and numpy up for large files of any content.
 
-    The collector would go through millions of new objects again and again, a third of the time. Numbers that overflow
+    The collector would go through millions of new objects again and again, a quarter of the time. Numbers that overflow
     become infinite, which comparisons take as they should.
     """
     enabled = gc.isenabled()
