@@ -89,9 +89,11 @@ def check_backend(name: str) -> None:
     Raises:
         ValueError: it has not; the message names those it has.
     """
-    known = torch.compiler.list_backends(exclude_tags=())
-    if name not in known:
-        raise ValueError(f"no backend {name!r} of torch.compile here; there are {', '.join(known)}")
+    if name not in torch.compiler.list_backends(exclude_tags=()):
+        known = ", ".join(torch.compiler.list_backends())
+        raise ValueError(
+            f"no backend {name!r} of torch.compile here; there are {known}; and for tests eager, aot_eager"
+        )
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:

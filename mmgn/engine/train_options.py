@@ -110,7 +110,7 @@ def _check(args: argparse.Namespace, cfg: Config) -> None:
 
 def _amp(cfg: Config, args: argparse.Namespace) -> None:
     wrapper = cfg.optim_wrapper
-    kind = wrapper.get("type", "OptimWrapper")
+    kind = _kind(wrapper) or "OptimWrapper"
     if not (args.amp or args.amp_dtype):
         # The config's own choice, where there is no GPU too.
         if kind == "AmpOptimWrapper":
@@ -213,13 +213,11 @@ def _resume(cfg: Config, args: argparse.Namespace) -> None:
     if args.resume is not None:
         cfg.resume = True
         cfg.load_from = None if args.resume == "auto" else args.resume
-    # mmengine's default for by_epoch=True; its loop begins an interrupted epoch again.
-    if (
-        cfg.train_cfg.get("type", "EpochBasedTrainLoop" if cfg.train_cfg.get("by_epoch") else "")
-        == "EpochBasedTrainLoop"
-    ):
-        cfg.train_cfg.pop("by_epoch", None)
-        cfg.train_cfg.type = "ResumableEpochLoop"
+    # by_epoch=True is mmengine's default loop, which begins an interrupted epoch again.
+    loop = cfg.train_cfg
+    if _kind(loop) == "EpochBasedTrainLoop" or (_kind(loop) is None and loop.get("by_epoch")):
+        loop.pop("by_epoch", None)
+        loop.type = "ResumableEpochLoop"
 
 
 def _validation(cfg: Config, args: argparse.Namespace) -> None:
@@ -232,13 +230,19 @@ def _tensorboard(cfg: Config) -> None:
         raise ValueError("--tensorboard: no package tensorboard; pip install tensorboard")
     visualizer = cfg.get("visualizer") or dict(type="Visualizer")
     backends = visualizer.get("vis_backends") or []
-    if not any(backend.get("type") == "TensorboardVisBackend" for backend in backends):
+    if not any(_kind(backend) == "TensorboardVisBackend" for backend in backends):
         cfg.visualizer = dict(visualizer, vis_backends=[*backends, dict(type="TensorboardVisBackend")])
+
+
+def _kind(cfg: Any) -> str | None:
+    """Return the name of a config's type, which is a class in a config of mmengine's new style."""
+    kind = cfg.get("type")
+    return getattr(kind, "__name__", kind)
 
 
 def _add_hook(cfg: Config, hook: dict[str, Any]) -> None:
     hooks = cfg.get("custom_hooks") or []
-    if not any(other.get("type") == hook["type"] for other in hooks):
+    if not any(_kind(other) == hook["type"] for other in hooks):
         cfg.custom_hooks = [*hooks, hook]
 
 
@@ -251,7 +255,7 @@ def safe_checkpoints(cfg: Config) -> None:
     """
     hooks = cfg.get("default_hooks") or {}
     hook = hooks.get("checkpoint", dict(type="CheckpointHook", interval=1))
-    if not hook or hook.get("type") != "CheckpointHook":
+    if not hook or _kind(hook) != "CheckpointHook":
         return
     hook = dict(dict(max_keep_ckpts=3) | hook, type="SafeCheckpointHook")
     best = best_metric(cfg)
@@ -266,7 +270,7 @@ def best_metric(cfg: Config) -> str | None:
         return None
     evaluator = cfg.get("val_evaluator")
     for metric in evaluator if isinstance(evaluator, (list, tuple)) else [evaluator or {}]:
-        if metric.get("type") in _COCO_METRICS and not metric.get("format_only"):
+        if _kind(metric) in _COCO_METRICS and not metric.get("format_only"):
             judged = metric.get("metric", "bbox")
             judged = [judged] if isinstance(judged, str) else judged
             for kind in ("segm", "bbox"):

@@ -64,6 +64,21 @@ def test_a_configs_own_hooks_and_loop_stay():
     }
 
 
+def test_configs_of_the_new_style_name_classes():
+    from mmengine.hooks import CheckpointHook
+    from mmengine.optim import OptimWrapper
+    from mmengine.runner import EpochBasedTrainLoop
+
+    cfg = applied(
+        "--amp",
+        train_cfg={"type": EpochBasedTrainLoop, "max_epochs": 2},
+        optim_wrapper={"type": OptimWrapper, "optimizer": {"type": "SGD", "lr": 0.02}},
+        default_hooks={"checkpoint": {"type": CheckpointHook, "interval": 1}},
+    )
+    types = (cfg.train_cfg.type, cfg.optim_wrapper.type, cfg.default_hooks.checkpoint.type)
+    assert types == ("ResumableEpochLoop", "DeviceAmpOptimWrapper", "SafeCheckpointHook")
+
+
 @pytest.mark.parametrize(
     ("evaluator", "best"),
     [
