@@ -10,6 +10,10 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
+# Moves the data of every config that is loaded.
+os.environ.pop("MMDET_DATASETS", None)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def interruptible():
     """Let what the tests start be interrupted: a shell's background jobs, and their children, ignore SIGINT."""
