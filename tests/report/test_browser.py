@@ -12,12 +12,13 @@ from PIL import Image
 import mmgn.report
 from mmgn.report import write_comparison, write_report
 
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright, which drives Chromium, is not installed")
+
 CSS = (Path(mmgn.report.__file__).parent / "templates" / "page.css").read_text()
 
 
 @pytest.fixture(scope="module")
 def browser():
-    sync_api = pytest.importorskip("playwright.sync_api")
     program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if program is None:
         pytest.skip("Chromium is not installed")
@@ -77,6 +78,12 @@ def test_curves_of_a_class(index, show):
     assert "<script>disc</script>" in page.locator("#chart-pr svg").get_attribute("aria-label")
 
 
+def soon(locator):
+    # Page.wait_for_function would evaluate text, which the page's policy refuses.
+    sync_api.expect.set_options(timeout=60_000)
+    return sync_api.expect(locator)
+
+
 def fitting(page, label, error):
     """Count the pairs that have a mark of this class and error, and the marks, by what the page says of them."""
     selector = f"li[data-error='{error}']"
@@ -100,7 +107,7 @@ def test_filter_by_mouse(index, show):
     form.get_by_label("Class", exact=True).select_option(label="bar")
     assert page.locator(".pair:visible").count() == fitting(page, "2", "classification")[0] <= 1
     form.get_by_role("button", name="Show all").click()
-    page.wait_for_function("document.getElementById('filter-count').textContent === '12 of 12 images'")
+    soon(page.locator("#filter-count")).to_have_text("12 of 12 images")
     assert page.locator(".pair:visible").count() == everything
     assert page.locator(".shot rect").count() == 0
 
@@ -117,12 +124,12 @@ def test_filter_by_keyboard_alone(index, show):
     assert outline == "solid"
     page.keyboard.type("missed")
     pairs, marks = fitting(page, "", "missed")
-    page.wait_for_function(f"document.querySelectorAll('.shot rect').length === {marks}")
+    soon(page.locator(".shot rect")).to_have_count(marks)
     assert page.locator(".pair:visible").count() == pairs
     assert page.locator("#filter-count").get_attribute("aria-live") == "polite"
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
-    page.wait_for_function("document.getElementById('filter-count').textContent === '12 of 12 images'")
+    soon(page.locator("#filter-count")).to_have_text("12 of 12 images")
 
 
 def test_tables_sort(index, show):
