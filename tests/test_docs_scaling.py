@@ -36,19 +36,10 @@ def test_computed_columns(scaling):
 
 
 def test_ranks_of_a_machine(scaling):
-    same = {
-        "file": "coco",
-        "file_mib": 1,
-        "cpu_seconds": 1,
-        "peak_mib": 1,
-        "worker_uss_mib": 1,
-        "item_us": 1,
-        "runs": 1,
-    }
+    same = dict.fromkeys(["file_mib", "cpu_seconds", "peak_mib", "worker_uss_mib", "item_us", "runs"], 1)
+    same |= {"file": "coco", "items_mib": 300}
     kept = {"CocoDataset": 1000, "SharedCocoDataset, first start": 100, "SharedCocoDataset, later start": 2}
-    rows = [
-        same | {"file": "coco", "dataset": name, "rank_uss_mib": mib, "items_mib": 300} for name, mib in kept.items()
-    ]
+    rows = [same | {"dataset": name, "rank_uss_mib": mib} for name, mib in kept.items()]
     cells = [line.split(" | ") for line in scaling.annotations({"rows": rows}).splitlines()[2:]]
     # Eight of their own; one that parsed, seven that map, and the file; eight that map, and the file.
     assert [line[5] for line in cells] == ["8000", "414", "316"]

@@ -15,6 +15,7 @@ from mmdet.registry import DATASETS
 from mmengine.dataset import pseudo_collate
 
 import mmgn  # noqa: F401  # before mmdet
+from mmgn.datasets import shared
 from mmgn.datasets.digits import CLASSES, make_digits
 from mmgn.datasets.shared import Items, SharedItems, read_items, write_items
 
@@ -234,6 +235,25 @@ def test_full_disk_leaves_nothing(tmp_path):
     write_items(path, {}, items)
     assert read_items(path, {}).cat_ids == [1]
     assert read_items(path, {"other": 1}) is None
+
+
+def test_a_process_that_parses_for_ever_is_named(monkeypatch, polygons, tmp_path):
+    cache = tmp_path / "cache"
+    build("SharedCocoDataset", polygons, cache)
+    monkeypatch.setattr(shared, "PATIENCE", 0.2)
+    holder = (
+        "import sys, time, filelock as f; a = f.FileLock(sys.argv[1]); a.acquire(); print(flush=True); time.sleep(99)"
+    )
+    lock = f"{cache_file(cache)}.lock"
+    with subprocess.Popen([sys.executable, "-c", holder, lock], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        with pytest.raises(TimeoutError, match=r"another process has held .*polygons-\w+\.items\.lock"):
+            build("SharedCocoDataset", polygons, cache)
+        # A lock goes with its process, however that ends.
+        process.kill()
+        process.wait()
+        monkeypatch.setattr(shared, "PATIENCE", 60)
+        assert len(build("SharedCocoDataset", polygons, cache)) == 6
 
 
 def test_default_cache_is_the_users(monkeypatch, polygons, tmp_path):
