@@ -1,8 +1,12 @@
 """What the README shows is run here, so that it stays true."""
 
 import re
+import runpy
+import shlex
+import sys
 from pathlib import Path
 
+import pytest
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
@@ -13,13 +17,17 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
+def write_config(folder):
+    (snippet,) = re.findall(r"```python\n(_base_.*?)```", README, flags=re.DOTALL)
+    path = folder / "my_config.py"
+    path.write_text(snippet)
+    return path
+
+
 def test_the_config_builds_a_model_with_gn_in_backbone_and_neck(tmp_path):
     from mmdet.registry import MODELS
 
-    (snippet,) = re.findall(r"```python\n(_base_.*?)```", README, flags=re.DOTALL)
-    path = tmp_path / "my_config.py"
-    path.write_text(snippet)
-    cfg = Config.fromfile(path)
+    cfg = Config.fromfile(write_config(tmp_path))
     init_default_scope("mmdet")
     cfg.model.backbone.init_cfg = None
     model = MODELS.build(cfg.model)
@@ -34,3 +42,13 @@ def test_every_file_it_names_is_there():
     paths = {a or b for a, b in named}
     assert {"tools/quickstart.py", "docs/quickstart.jpg"} <= paths
     assert [p for p in sorted(paths) if not (ROOT / p).exists()] == []
+
+
+@pytest.mark.parametrize("command", re.findall(r"^python (tools/\w+\.py .*)$", README, flags=re.MULTILINE))
+def test_its_commands_are_what_the_tools_take(command, tmp_path, monkeypatch):
+    write_config(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    script, *args = shlex.split(command, comments=True)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setattr(sys, "argv", [script, *args])
+    runpy.run_path(str(ROOT / script))["parse_args"]()
