@@ -48,10 +48,10 @@ def test_every_file_it_names_is_there():
 def test_its_commands_are_what_the_tools_take(command, tmp_path, monkeypatch):
     write_config(tmp_path)
     # check_dataset.py looks for what its config names.
-    annotations = tmp_path / "data/coco/annotations/instances_train2017.json"
-    annotations.parent.mkdir(parents=True)
-    annotations.write_text("{}")
-    (tmp_path / "data/coco/train2017").mkdir()
+    (tmp_path / "data/coco/annotations").mkdir(parents=True)
+    for split in ("train2017", "val2017"):
+        (tmp_path / "data/coco" / split).mkdir()
+        (tmp_path / f"data/coco/annotations/instances_{split}.json").write_text("{}")
     monkeypatch.chdir(tmp_path)
     script, *args = shlex.split(command, comments=True)
     monkeypatch.setenv("LOCAL_RANK", "0")
