@@ -162,8 +162,8 @@ def _annotation_ids(objects: Instances) -> Sequence[int]:
 
 def _dataset(instances: Instances, images: int, classes: int, ids: Sequence[int]) -> dict[str, Any]:
     # Dicts of their own, because faster-coco-eval writes into what it is given; images and categories by position,
-    # because it takes whole numbers only. It makes an "rle" of each "segmentation"; these are one already.
-    shape = "rle" if instances.masks else "bbox"
+    # because it takes whole numbers only.
+    shape = "segmentation" if instances.masks else "bbox"
     shapes = instances.shapes if instances.masks else instances.shapes.tolist()
     annotations = [
         {"id": number, "image_id": i, "category_id": k, shape: s, "area": a, "score": p, "iscrowd": c}
