@@ -41,7 +41,8 @@ def options(gpus: str, environ: Mapping[str, str]) -> list[str]:
     _number("NNODES", least, 1)
     machines = _number("NNODES", most or least, int(least))
     if machines == 1 and not environ.get("PORT"):
-        return [*local, "--standalone"]
+        # By its own name a machine may not be found, as in a container.
+        return [*local, "--standalone", "--local-addr=localhost"]
     if node_rank >= machines:
         raise LaunchError(f"NODE_RANK counts from 0 to NNODES - 1 = {machines - 1}, got {node_rank}")
     addr, port = environ.get("MASTER_ADDR") or "127.0.0.1", _number("PORT", environ.get("PORT") or "29500", 1)

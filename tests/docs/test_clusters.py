@@ -89,7 +89,7 @@ def test_the_rehearsal_of_two_machines_runs(tmp_path):
     ended = subprocess.run(
         ["bash", "-euc", block.replace("PORT=29500", f"PORT={port}")],
         cwd=tmp_path,
-        env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "RDZV_TIMEOUT": "200"},
+        env={**os.environ, "PATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "RDZV_TIMEOUT": "200"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

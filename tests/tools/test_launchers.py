@@ -60,6 +60,7 @@ def start(folder):
                 "PATH": os.pathsep.join(path),
                 "PYTHONPATH": str(Path(__file__).parent),
                 "OMP_NUM_THREADS": "1",
+                "CUDA_VISIBLE_DEVICES": "",
                 **{k: str(v) for k, v in variables.items()},
             },
             stdout=subprocess.PIPE,
@@ -129,6 +130,7 @@ def evaluated(folder, name):
 def alone(folder, trained, run_tool, monkeypatch_module):
     """What a single process finds."""
     monkeypatch_module.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch_module.setenv("CUDA_VISIBLE_DEVICES", "")
     status, output = run_tool(folder, "test.py", "finding.py", trained / "epoch_1.pth", "--work-dir", "alone")
     assert status == 0, output
     return evaluated(folder, "alone")
