@@ -12,7 +12,7 @@ import mmgn  # noqa: F401  # before mmdet: it serves mmcv's ops
 from mmgn.compat.checkpoint import CheckpointError
 from mmgn.engine import distributed, launch, train_options
 from mmgn.engine.dry_run import dry_run
-from mmgn.engine.interrupt import Interrupted
+from mmgn.engine.hooks.interrupt import Interrupted
 from mmgn.engine.preflight import preflight
 from mmgn.engine.rank_error import one_error
 from mmgn.engine.training import TrainingError, train, what_is_left

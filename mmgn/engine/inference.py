@@ -18,8 +18,8 @@ from rich.progress import track
 from torch import nn
 
 from mmgn.engine import data
-from mmgn.engine.checkpoint_match import check_match
 from mmgn.engine.files import write_whole
+from mmgn.engine.hooks.checkpoint_match import check_match
 from mmgn.evaluation.dumps import coco_results
 
 
@@ -33,7 +33,7 @@ class Predictor(DetInferencer):
         cfg: with ``test_dataloader``; left as it is.
         checkpoint: its path.
         device: None for a GPU where there is one.
-        allow_missing: as :func:`mmgn.engine.checkpoint_match.check_match` takes it.
+        allow_missing: as :func:`mmgn.engine.hooks.checkpoint_match.check_match` takes it.
 
     Raises:
         CheckpointError: it cannot be read, or is of another model.

@@ -11,7 +11,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
-from mmgn.engine.model_hooks import check_backend
+from mmgn.engine.hooks.model import check_backend
 
 _AMP = {"fp16": "float16", "bf16": "bfloat16"}
 #: Metrics that give ``coco/segm_mAP`` and ``coco/bbox_mAP``.

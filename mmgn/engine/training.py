@@ -9,8 +9,8 @@ import torch
 from mmengine.runner import find_latest_checkpoint
 
 from mmgn.compat.checkpoint import CheckpointError
-from mmgn.engine.interrupt import Interrupted, interruptible
-from mmgn.engine.progress import ProgressHook
+from mmgn.engine.hooks.interrupt import Interrupted, interruptible
+from mmgn.engine.hooks.progress import ProgressHook
 
 
 class TrainingError(RuntimeError):

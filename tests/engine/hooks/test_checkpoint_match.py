@@ -6,7 +6,7 @@ from mmengine.model import BaseTTAModel
 from torch import nn
 
 from mmgn.compat.checkpoint import CheckpointError
-from mmgn.engine.checkpoint_match import check_match
+from mmgn.engine.hooks.checkpoint_match import check_match
 
 
 class Renamed(nn.Linear):

@@ -14,7 +14,7 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
-from mmgn.engine.run_record import RunRecordHook
+from mmgn.engine.hooks.run_record import RunRecordHook
 
 NAP = 0.05
 
@@ -257,7 +257,7 @@ def test_peak_outlives_the_loggers_resets_and_a_resumption(tmp_path, monkeypatch
     # As max_memory_allocated goes when it is reset after every iteration; two training and two validation
     # iterations an epoch.
     peaks = iter([100.0, 300.0, 20.0, 20.0, 90.0, 80.0, 20.0, 20.0])
-    monkeypatch.setattr("mmgn.engine.run_record.peak_memory_mb", lambda device: next(peaks))
+    monkeypatch.setattr("mmgn.engine.hooks.run_record.peak_memory_mb", lambda device: next(peaks))
     build(tmp_path, epochs=1).train()
     assert record(tmp_path)["train"]["peak_memory_mb"] == 300
     build(tmp_path, resume=True).train()

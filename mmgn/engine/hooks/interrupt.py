@@ -11,8 +11,8 @@ from mmengine.dist import all_reduce, barrier, get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import find_latest_checkpoint
 
-from mmgn.engine.checkpoints import point_to
 from mmgn.engine.files import WHOLE_FILES
+from mmgn.engine.hooks.checkpoints import point_to
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 CHECKPOINT = "interrupted.pth"

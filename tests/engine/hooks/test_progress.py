@@ -12,9 +12,9 @@ from types import SimpleNamespace
 import pytest
 
 pytest.importorskip("mmengine")
-from mmgn.engine.progress import ProgressHook, _headline, _Lines, _validations_left
+from mmgn.engine.hooks.progress import ProgressHook, _headline, _Lines, _validations_left
 
-REPO = Path(__file__).parents[2]
+REPO = Path(__file__).parents[3]
 
 # Trains on 8 images in batches of 2, so 4 iterations an epoch, and validates on 6.
 RUN = """
@@ -24,7 +24,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 import mmgn
-from mmgn.engine.progress import ProgressHook
+from mmgn.engine.hooks.progress import ProgressHook
 
 options = json.loads(sys.argv[1])
 if 'rank' in options:

@@ -10,7 +10,7 @@ pytest.importorskip("mmengine")
 import torch
 from mmengine.hooks import Hook
 
-from mmgn.engine.interrupt import Interrupted
+from mmgn.engine.hooks.interrupt import Interrupted
 from mmgn.engine.training import train, what_is_left
 
 
@@ -122,7 +122,7 @@ import importlib.util, os, signal, sys
 import torch.distributed
 import mmgn
 from mmengine.hooks import Hook
-from mmgn.engine.interrupt import Interrupted
+from mmgn.engine.hooks.interrupt import Interrupted
 from mmgn.engine.training import train
 
 toy, work, rank = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -150,7 +150,7 @@ except Interrupted as error:
 
 
 def test_ranks_stop_together_when_one_is_told(tmp_path):
-    toy = Path(__file__).with_name("conftest.py")
+    toy = Path(__file__).parents[1] / "conftest.py"
     ranks = [
         subprocess.Popen(
             [sys.executable, "-c", RANK, str(toy), str(tmp_path / "work"), str(rank)],

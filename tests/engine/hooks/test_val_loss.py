@@ -17,7 +17,7 @@ from mmengine.runner import Runner
 
 from mmgn.datasets.digits import make_digits
 from mmgn.engine.config import load_config
-from mmgn.engine.val_loss import ValLossHook, scale_truth
+from mmgn.engine.hooks.val_loss import ValLossHook, scale_truth
 
 CONFIG = "digits/mask-rcnn_r18-mini_fpn_fusedgn-all_digits.py"
 

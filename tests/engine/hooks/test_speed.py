@@ -10,7 +10,8 @@ from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 
-from mmgn.engine import SpeedHook, speed_hook
+from mmgn.engine import SpeedHook
+from mmgn.engine.hooks import speed
 
 
 class Clock:
@@ -57,7 +58,7 @@ class Count(BaseMetric):
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Test with the hook; returns what run.json has of it, and the log."""
-    monkeypatch.setattr(speed_hook.time, "perf_counter", lambda: Clock.now)
+    monkeypatch.setattr(speed.time, "perf_counter", lambda: Clock.now)
 
     def run(**options):
         Model.calls = []

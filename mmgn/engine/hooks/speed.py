@@ -13,7 +13,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import autocast
 from torch.utils.data import DataLoader
 
-from mmgn.engine import run_record
+from mmgn.engine.hooks import run_record
 
 #: What the time of an image is the time of.
 INCLUDES = (
