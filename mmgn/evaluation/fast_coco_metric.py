@@ -34,8 +34,8 @@ class FastCocoMetric(CocoMetric):
       ``..._AR_10``, ``..._AR_100``, ``..._AR_s``, ``..._AR_m``, ``..._AR_l``, and the same with ``segm``: the 12
       numbers of pycocotools' ``COCOeval.stats``, unrounded, at its own IoU thresholds and 1, 10 and 100 detections,
       whatever the options say. -1 where there is no object.
-    * With ``classwise`` mmdet's ``coco/<class>_precision``, and ``coco/official_bbox_<class>_AP`` and
-      ``coco/official_segm_<class>_AP``, unrounded.
+    * With ``classwise`` mmdet's ``coco/<class>_precision``, and ``coco/official_bbox_<class>_AP``,
+      ``coco/official_bbox_<class>_AR_100``, and the same with ``segm``, unrounded.
 
     Where mmdet 3.3.0 goes wrong, this does not:
 
@@ -182,6 +182,7 @@ class FastCocoMetric(CocoMetric):
             row = [_rounded(np.nan if value < 0 else value) for value in values]
             figures[f"{name}_precision"] = row[0]
             figures[f"official_{metric}_{name}_AP"] = official.ap(label=label, max_dets=official.max_dets[-1])
+            figures[f"official_{metric}_{name}_AR_100"] = official.ar(label=label, max_dets=official.max_dets[-1])
             rows.append([name, *map(str, row)])
         logger.info("\n" + AsciiTable([["category", *_ITEMS], *rows]).table)
         return figures

@@ -16,7 +16,7 @@ from mmgn.report.workdir import WorkDir
 #: Of what schema.json describes; grows when a key changes its meaning or goes, not when one is added.
 SCHEMA_VERSION = 1
 IOU_TYPES = tuple(SHAPES)
-CLASS_FIGURES = ("AP", "AP_50", "AP_75", "AP_s", "AP_m", "AP_l")
+CLASS_FIGURES = ("AP", "AP_50", "AP_75", "AP_s", "AP_m", "AP_l", "AR_100")
 HARDEST = 20
 
 

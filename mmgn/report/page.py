@@ -16,6 +16,8 @@ from mmgn.report.run import Run
 
 #: Shades of the confusion matrix.
 LEVELS = 4
+#: Classes of the largest confusion matrix on a page: its cells grow with their square, 15 MB for LVIS.
+MATRIX_CLASSES = 150
 
 
 def render_run(run: Run, metrics: Mapping[str, Any], curves: Sequence[Curve], gallery: Gallery | None) -> str:
@@ -122,9 +124,11 @@ def _chart_data(run: Run, metrics: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _confusion(metrics: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """Return the confusion matrix with a shade for each count: ``d`` on the diagonal, ``x`` off it."""
+def _confusion(metrics: Mapping[str, Any], kind: str) -> dict[str, Any] | None:
+    """Return the confusion matrix with a shade for each count: ``d`` on the diagonal, ``x`` off it; None if too large."""
     confusion = metrics["errors"][kind]["confusion"]
+    if len(confusion["category_ids"]) > MATRIX_CLASSES:
+        return None
     names = [*error_tables.class_names(metrics, confusion["category_ids"]), "background"]
     rows = []
     for number, (name, counts) in enumerate(zip(names, confusion["matrix"], strict=True)):

@@ -66,7 +66,7 @@ def coco(metrics: Mapping[str, Any]) -> Table:
 
 
 def per_class(metrics: Mapping[str, Any]) -> Table:
-    """AP of every class, in the annotation file's order."""
+    """AP and AR of every class, in the annotation file's order."""
     kinds = judged(metrics)
     rows = [
         (
@@ -76,7 +76,7 @@ def per_class(metrics: Mapping[str, Any]) -> Table:
         )
         for row in metrics["per_class"]
     ]
-    names = ("AP", "AP50", "AP75", "AP S", "AP M", "AP L")
+    names = ("AP", "AP50", "AP75", "AP S", "AP M", "AP L", "AR")
     columns = ("Class", "Objects", *(f"{shape} {name}" for _, shape in kinds for name in names))
     return Table(columns, rows, numeric=range(1, len(columns)))
 

@@ -178,8 +178,10 @@ def test_classes_keep_their_names_and_their_box_ap(coco, tmp_path):
     truth, results = coco.random_set(0, cat_ids=[7, 3])
     ours = figures(FastCocoMetric, truth, results, tmp_path, classwise=True)
     for kind in ("bbox", "segm"):
-        precision = coco.pycocotools(truth, single(results), kind).eval["precision"][..., 0, 2]
+        theirs = coco.pycocotools(truth, single(results), kind).eval
+        precision, recall = (theirs[name][..., 0, 2] for name in ("precision", "recall"))
         for k, cat_id in enumerate([3, 7]):
+            assert ours[f"coco/official_{kind}_class {cat_id}_AR_100"] == pytest.approx(recall[:, k].mean(), abs=EPS)
             assert ours[f"coco/official_{kind}_class {cat_id}_AP"] == pytest.approx(precision[..., k].mean(), abs=EPS)
     for cat_id in (3, 7):
         unrounded = ours[f"coco/official_segm_class {cat_id}_AP"]

@@ -339,3 +339,21 @@ def test_five_thousand_images_make_a_page_below_ten_megabytes(tmp_path):
     assert (metrics["num_images"], metrics["num_objects"], len(metrics["per_class"])) == (5000, 36_000, 80)
     assert 2e6 < index.stat().st_size < 10e6
     assert "the pictures weigh 5 MB, the most here" in index.read_text()
+
+
+def test_as_many_classes_as_lvis_has_make_a_page_without_the_matrix(tmp_path):
+    names = [{"id": k, "name": f"category number {k}"} for k in range(1, 1204)]
+    objects = [
+        {"image_id": k % 50, "category_id": k, "bbox": [k % 90, 10, 30, 30], "area": 900} for k in range(1, 1204)
+    ]
+    truth = {"images": [{"id": i, "file_name": f"{i}.png", "width": 128, "height": 64} for i in range(50)]}
+    truth |= {"annotations": [entry | {"id": entry["category_id"], "iscrowd": 0} for entry in objects]}
+    (tmp_path / "val.json").write_text(json.dumps(truth | {"categories": names}))
+    found = [entry | {"score": 0.9, "category_id": 1 + entry["category_id"] % 1203} for entry in objects]
+    (tmp_path / "results.bbox.json").write_text(json.dumps(found))
+    index = write_report(tmp_path / "results.bbox.json", tmp_path / "out", ann_file=tmp_path / "val.json")
+    page = index.read_text()
+    assert "The whole matrix of 1203 classes is in metrics.json." in page
+    assert 'aria-label="Confusion matrix"' not in page
+    assert len(page) < 10e6
+    assert len(load(index)["errors"]["bbox"]["confusion"]["matrix"]) == 1204
