@@ -4,6 +4,7 @@ import argparse
 import importlib.util
 import inspect
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,8 @@ def _randomness(cfg: Config, args: argparse.Namespace) -> None:
         randomness["seed"] = _recorded_seed(folder)
     if args.deterministic:
         randomness["deterministic"] = True
+        # Without it cuBLAS takes what it finds fastest, and torch raises at the first product of matrices.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if randomness:
         cfg.randomness = randomness
 

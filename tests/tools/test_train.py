@@ -119,8 +119,17 @@ def test_a_dry_run_tells_memory_and_leaves_nothing(trained, run_tool, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
-def test_all_flags_together(trained, call_tool):
-    flags = ["--amp-dtype", "bf16", "--channels-last", "--compile", "aot_eager", "--seed", "1"]
+@pytest.fixture
+def deterministic(monkeypatch):
+    """Takes back what --deterministic does to the process."""
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.deterministic = False
+
+
+def test_all_flags_together(trained, call_tool, deterministic):
+    flags = ["--amp-dtype", "bf16", "--channels-last", "--compile", "aot_eager", "--seed", "1", "--deterministic"]
     flags += ["--batch-size", "4", "--accumulate", "2", "--grad-checkpoint", "--work-dir", "flags"]
     options = ["train_cfg.max_epochs=1", "train_cfg.val_begin=9", "param_scheduler.1.end=2"]
     options += ["train_dataloader.dataset.pipeline.2.scale=(64,64)"]
@@ -129,6 +138,8 @@ def test_all_flags_together(trained, call_tool):
     assert status == 0, output
     checkpoint = torch.load(trained / "flags/epoch_1.pth", weights_only=True)
     assert checkpoint["meta"]["seed"] == 1
+    assert torch.are_deterministic_algorithms_enabled()
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
     # One update of two iterations.
     assert {float(state["step"]) for state in checkpoint["optimizer"]["state"].values()} == {1.0}
     # What was compiled, fused and in another format has the same keys.

@@ -58,9 +58,15 @@ def roi_align_backward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """Add the gradient of `roi_align_forward` to `grad_input` (N, C, H, W)."""
+    """Add the gradient of `roi_align_forward` to `grad_input` (N, C, H, W).
+
+    On a GPU torchvision adds with atomics, which torch refuses where it is to be deterministic: then the CPU adds.
+    """
     geometry = (spatial_scale, aligned_height, aligned_width, *grad_input.shape, sampling_ratio, aligned)
-    grad_input.add_(torch.ops.torchvision._roi_align_backward(*upcast(grad_output, rois), *geometry))
+    grad, boxes = upcast(grad_output, rois)
+    if torch.are_deterministic_algorithms_enabled():
+        grad, boxes = grad.cpu(), boxes.cpu()
+    grad_input.add_(torch.ops.torchvision._roi_align_backward(grad, boxes, *geometry).to(grad_input.device))
 
 
 def roi_pool_forward(
