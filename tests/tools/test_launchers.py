@@ -23,6 +23,8 @@ custom_hooks = [*_base_.custom_hooks, dict(type='RecordRankHook'){more}]
 model = dict(type='{model}')
 """
 QUICK = ["--cfg-options", "train_cfg.val_interval=1000"]
+# Ranks load their images themselves.
+HERE = ["train_dataloader.num_workers=0", "train_dataloader.persistent_workers=False"]
 
 
 @pytest.fixture(scope="module")
@@ -107,17 +109,39 @@ def trained(folder, start):
     return folder / "trained"
 
 
-def test_two_machines_train_one_model(trained):
-    assert json.loads((trained / "run.json").read_text())["train"]["world_size"] == 2
-    ranks = [torch.load(trained / f"rank_{rank}.pt") for rank in (0, 1)]
-    saved = torch.load(trained / "epoch_1.pth", weights_only=True)["state_dict"]
+def check_one_model(work_dir, ranks):
+    """Check that ranks which trained together hold the saved parameters, bit by bit, and norm alike."""
+    assert json.loads((work_dir / "run.json").read_text())["train"]["world_size"] == ranks
+    first, *others = [torch.load(work_dir / f"rank_{rank}.pt") for rank in range(ranks)]
+    saved = torch.load(work_dir / "epoch_1.pth", weights_only=True)["state_dict"]
     assert saved
-    assert ranks[0]["norms"]
+    assert first["norms"]
     for name, value in saved.items():
-        assert torch.equal(ranks[0]["params"][name], ranks[1]["params"][name]), name
-        assert torch.equal(ranks[0]["params"][name], value), name
-    for name, value in ranks[0]["norms"].items():
-        assert torch.equal(value, ranks[1]["norms"][name]), name
+        for rank in (first, *others):
+            assert torch.equal(rank["params"][name], value), name
+    for name, value in first["norms"].items():
+        for rank in others:
+            assert torch.equal(rank["norms"][name], value), name
+
+
+def test_two_machines_train_one_model(trained):
+    check_one_model(trained, 2)
+
+
+def test_four_ranks_train_one_model(folder, run):
+    # Two updates.
+    options = [*QUICK, *HERE, "train_cfg.max_epochs=1", "train_dataloader.batch_size=1"]
+    status, output = run("dist_train.sh", "ranks.py", 4, "--work-dir", "four", *options)
+    assert status == 0, output
+    check_one_model(folder / "four", 4)
+
+
+def test_a_dry_run_on_two_ranks_is_told_once(folder, run):
+    status, output = run("dist_train.sh", "ranks.py", 2, "--dry-run", "--work-dir", "dry", *QUICK, *HERE)
+    assert status == 0, output
+    assert output.count("dry run of") == 1
+    assert "4 images x 2 processes = 8 an update" in output
+    assert not (folder / "dry").exists()
 
 
 def evaluated(folder, name):
@@ -156,9 +180,9 @@ def test_uneven_shards_give_what_one_process_finds(folder, trained, alone, run, 
 
 def test_slurm_tasks_train_and_evaluate(folder, run, alone):
     # A job's own port: beside it other jobs run on the node.
-    variables = dict(GPUS=2, GPUS_PER_NODE=2, CPUS_PER_TASK=1, SRUN_ARGS="--quiet --exact", SLURM_JOB_ID=os.getpid())
+    variables = dict(GPUS=2, GPUS_PER_NODE=2, CPUS_PER_TASK=1, SLURM_JOB_ID=os.getpid())
     args = ("some part", "a job", "ranks.py", "slurm", *QUICK, "train_cfg.max_epochs=1")
-    status, output = run("slurm_train.sh", *args, **variables)
+    status, output = run("slurm_train.sh", *args, **variables, SRUN_ARGS="--quiet --exact")
     assert status == 0, output
     wanted = "-p 'some part' '--job-name=a job' --gres=gpu:2 --ntasks=2 --ntasks-per-node=2 --cpus-per-task=1"
     assert f"{wanted} --kill-on-bad-exit=1 --quiet --exact" in output
@@ -169,23 +193,31 @@ def test_slurm_tasks_train_and_evaluate(folder, run, alone):
     assert evaluated(folder, "slurm")[1:] == alone[1:]
 
 
-def test_a_killed_rank_is_named_and_the_checkpoint_stays(folder, start):
-    process = start("dist_train.sh", "ranks.py", 2, "--work-dir", "killed", *QUICK, "train_cfg.max_epochs=1000")
+@pytest.mark.parametrize("machines", [1, 2])
+def test_a_killed_rank_is_named_and_ends_the_others_within_a_minute(folder, start, machines):
+    work_dir, port = folder / f"killed_on_{machines}", free_port()
+    args = ("dist_train.sh", "ranks.py", 2 // machines, "--work-dir", work_dir, *QUICK, *HERE)
+    variables = [dict(NNODES=2, NODE_RANK=i, PORT=port, RDZV_TIMEOUT=200) for i in (0, 1)] if machines == 2 else [{}]
+    started = [start(*args, "train_cfg.max_epochs=1000", **each) for each in variables]
     end = time.monotonic() + 200
-    while not (folder / "killed/last_checkpoint").is_file():
-        assert process.poll() is None, process.communicate()[0]
+    while not (work_dir / "last_checkpoint").is_file():
+        assert all(process.poll() is None for process in started), [process.communicate()[0] for process in started]
         assert time.monotonic() < end, "no epoch in 200 seconds"
         time.sleep(0.2)
-    pid = int((folder / "killed/rank_1.pid").read_text())
+    pid = int((work_dir / "rank_1.pid").read_text())
     os.kill(pid, signal.SIGKILL)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 1
-    assert (
-        f"dist_train.sh: rank 1 (local rank 1, process {pid} on {socket.gethostname()}) was killed by SIGKILL" in output
-    )
-    assert "--resume" in output
-    assert "Traceback" not in output
-    last = Path((folder / "killed/last_checkpoint").read_text())
+    end = time.monotonic() + 60
+    outputs = [process.communicate(timeout=end - time.monotonic())[0] for process in started]
+    assert [process.returncode for process in started] == [1] * machines
+    who = f"rank 1 (local rank {2 // machines - 1}, process {pid} on {socket.gethostname()})"
+    assert f"dist_train.sh: {who} was killed by SIGKILL" in outputs[-1]
+    if machines == 2:
+        assert "dist_train.sh: rank 0 (local rank 0" in outputs[0]
+        assert "lost the other ranks; the output of the one that failed first tells why" in outputs[0]
+    for output in outputs:
+        assert "--resume" in output
+        assert "Traceback" not in output
+    last = Path((work_dir / "last_checkpoint").read_text())
     assert torch.load(last, weights_only=True)["meta"]["epoch"] >= 1
 
 
