@@ -117,7 +117,8 @@ def download_coco(
         root: folder to fill, ``data/coco`` in mmdet's configs.
         parts: of ``ARCHIVES``.
         url_base: where the archives lie; a mirror has the same paths below it.
-        keep_archives: leave them in ``root``; otherwise each is removed once it is unpacked.
+        keep_archives: leave them in ``root``; otherwise each that was fetched is removed once it is unpacked. One that
+            was there before is always left.
         tries: in a row that bring nothing, before it gives up.
 
     Raises:
@@ -151,24 +152,28 @@ def _download(archives: list[Archive], root: Path, url_base: str, keep: bool, tr
     for archive in archives:
         if archive not in missing:
             progress.console.out(f"{archive.name}: unpacked in {root} already", highlight=False)
-    urls = {archive.name: f"{url_base.rstrip('/')}/{archive.path}" for archive in missing}
-    # What is fetched already needs no server.
-    wanted = {name: url for name, url in urls.items() if not (root / name).exists()}
+    # They need no server; and whoever has put them there, they are not ours to remove.
+    present = {archive.name for archive in missing if (root / archive.name).exists()}
+    for archive in missing:
+        if archive.name in present:
+            check_md5(root / archive.name, archive.md5, progress, remove=False)
+    urls = {a.name: f"{url_base.rstrip('/')}/{a.path}" for a in missing if a.name not in present}
     # A server that does not answer at first is rarely one that will.
     first = min(tries, 4)
-    sizes = {name: remote_size(url, first, progress.console.out) for name, url in wanted.items()}
+    sizes = {name: remote_size(url, first, progress.console.out) for name, url in urls.items()}
     check_room(missing, sizes, root, keep)
     for archive in missing:
         file = root / archive.name
-        if not file.exists():
+        if archive.name not in present:
             fetch(urls[archive.name], file, sizes[archive.name], tries, progress)
-        check_md5(file, archive.md5, progress)
+            check_md5(file, archive.md5, progress, remove=True)
         unpack(file, root, progress)
         if not archive.is_in(root):
             raise DownloadError(f"{file} is unpacked, but {root} has not all of {', '.join(archive.holds)}")
-        if not keep:
+        if not keep and archive.name not in present:
             file.unlink()
-        progress.console.out(f"{archive.name}: unpacked in {root}", highlight=False)
+        left = "; the archive was there before, and is left" if archive.name in present else ""
+        progress.console.out(f"{archive.name}: unpacked in {root}{left}", highlight=False)
 
 
 def check_room(archives: Iterable[Archive], sizes: dict[str, int], root: Path, keep: bool) -> None:

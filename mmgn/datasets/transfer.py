@@ -56,7 +56,7 @@ def fetch(url: str, file: Path, size: int, tries: int, progress: Progress) -> No
         progress: to show it by.
 
     Raises:
-        DownloadError: it has given up, or what it has to write to fails.
+        DownloadError: it has given up, or what it has to write to fails; or another file has taken the place.
     """
     part = part_of(file)
     task = progress.add_task(file.name, total=size)
@@ -70,6 +70,8 @@ def fetch(url: str, file: Path, size: int, tries: int, progress: Progress) -> No
             progress.console.out,
         )
     progress.remove_task(task)
+    if file.exists():
+        raise DownloadError(f"{file} has come from elsewhere meanwhile, and is left; what is fetched is {part}")
     part.rename(file)
 
 
@@ -95,8 +97,14 @@ def _go_on(url: str, part: Path, show: Callable[[int], None]) -> int:
     return part.stat().st_size
 
 
-def check_md5(file: Path, md5: str, progress: Progress) -> None:
-    """Check an archive's checksum; one that is wrong is removed, as there is nothing in it to go on with.
+def check_md5(file: Path, md5: str, progress: Progress, *, remove: bool) -> None:
+    """Check an archive's checksum.
+
+    Args:
+        file: the archive.
+        md5: what it must be.
+        progress: to show it by.
+        remove: one that is wrong, as there is nothing in it to go on with. Only for what :func:`fetch` has brought.
 
     Raises:
         DownloadError: it is wrong.
@@ -108,12 +116,19 @@ def check_md5(file: Path, md5: str, progress: Progress) -> None:
             digest.update(chunk)
             progress.update(task, advance=len(chunk))
     progress.remove_task(task)
-    if digest.hexdigest() != md5:
+    if digest.hexdigest() == md5:
+        return
+    wrong = f"{file} has the MD5 checksum {digest.hexdigest()}, the published one is {md5}"
+    if remove:
         file.unlink()
         raise DownloadError(
-            f"{file.name} has the MD5 checksum {digest.hexdigest()}, the published one is {md5}: it is another file, "
-            "or was damaged on the way, and has been removed. Run the same command again, or give another URL"
+            f"{wrong}: it is another file, or was damaged on the way, and has been removed. Run the same command "
+            "again, or give another URL"
         )
+    raise DownloadError(
+        f"{wrong}. It was there before this download, and is left as it is: move it away; or, if it is the beginning "
+        f"of the archive and nothing writes to it any more, rename it {part_of(file).name} to have the rest fetched"
+    )
 
 
 def _try(act: Callable[[], int], url: str, tries: int, say: Callable[[str], None]) -> int:

@@ -18,7 +18,8 @@ class UnpackingError(RuntimeError):
 def unpack(file: Path, root: Path, progress: Progress) -> None:
     """Unpack an archive and the archives in it, these into the folders that they lie in, and check every CRC.
 
-    Files that are there with the same size are left, so that an interrupted run goes on.
+    Files that are there with the same size are left, so that an interrupted run goes on. Files of another size are
+    somebody's own, as no interruption leaves a file in part: nothing is unpacked over them.
 
     Args:
         file: the archive.
@@ -26,7 +27,8 @@ def unpack(file: Path, root: Path, progress: Progress) -> None:
         progress: to show it by.
 
     Raises:
-        UnpackingError: a member is broken, is a link, or has a name that leads out of ``root``; or no room.
+        UnpackingError: a member is broken, is a link, has a name that leads out of ``root`` or that another file has;
+            or no room.
     """
     try:
         with zipfile.ZipFile(file) as archive:
@@ -57,6 +59,12 @@ def _check(file: Path, members: list[zipfile.ZipInfo], root: Path) -> None:
             raise UnpackingError(f"{file}: member {member.filename!r} leads out of {root}; nothing is unpacked")
         if stat.S_ISLNK(member.external_attr >> 16):
             raise UnpackingError(f"{file}: member {member.filename!r} is a link; nothing is unpacked")
+        path = root / member.filename
+        if path.exists() and not _is_there(path, member):
+            raise UnpackingError(
+                f"{path} is there and not as large as {file.name} has it; nothing is unpacked. Move it away to have the "
+                "archive's"
+            )
     needed = sum(member.file_size for member in members if not _is_there(root / member.filename, member))
     free = shutil.disk_usage(root).free
     if needed > free:

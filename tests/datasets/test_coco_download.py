@@ -111,14 +111,51 @@ def test_the_layout_is_mmdets_and_a_second_run_asks_for_nothing(server, tmp_path
     assert "val2017.zip: unpacked in" in capsys.readouterr().out
 
 
-def test_archives_can_be_kept(server, tmp_path):
+def test_archives_can_be_kept(server, tmp_path, capsys):
     get(server, tmp_path, "val", keep_archives=True)
     assert (tmp_path / "val2017.zip").read_bytes() == FILES["/zips/val2017.zip"]
     server.asked.clear()
     (tmp_path / "val2017/000000000003.jpg").unlink()
     get(server, tmp_path, "val")
     assert server.asked == []
-    assert files(tmp_path) == WHOLE[1:]
+    # What this run has not fetched, it does not remove.
+    assert files(tmp_path) == ["val2017.zip", *WHOLE[1:]]
+    assert "the archive was there before, and is left" in capsys.readouterr().out
+
+
+def test_an_archive_that_another_tool_has_begun_is_left(server, tmp_path):
+    begun = tmp_path / "val2017.zip"
+    begun.write_bytes(FILES["/zips/val2017.zip"][:700_000])
+    with pytest.raises(DownloadError, match=r"was there before .*rename it val2017\.zip\.part to have the rest"):
+        get(server, tmp_path)
+    assert begun.read_bytes() == FILES["/zips/val2017.zip"][:700_000]
+    # Told before the others are fetched.
+    assert server.asked == []
+    begun.rename(f"{begun}.part")
+    get(server, tmp_path)
+    assert server.asked[-1] == ("GET", "/zips/val2017.zip", "bytes=700000-")
+    assert files(tmp_path) == WHOLE
+
+
+def test_an_archive_that_comes_from_elsewhere_meanwhile_is_left(server, tmp_path, monkeypatch):
+    def go_on(url, part, show):
+        (tmp_path / "val2017.zip").write_bytes(b"another tool's")
+        return real(url, part, show)
+
+    real = transfer._go_on
+    monkeypatch.setattr(transfer, "_go_on", go_on)
+    with pytest.raises(DownloadError, match="has come from elsewhere meanwhile"):
+        get(server, tmp_path, "val")
+    assert (tmp_path / "val2017.zip").read_bytes() == b"another tool's"
+
+
+def test_nothing_is_unpacked_over_files_of_the_users(server, tmp_path):
+    (tmp_path / "val2017").mkdir()
+    (tmp_path / "val2017/000000000003.jpg").write_bytes(b"retouched")
+    with pytest.raises(DownloadError, match=r"000000000003\.jpg is there and not as large as val2017\.zip has it"):
+        get(server, tmp_path, "val")
+    assert (tmp_path / "val2017/000000000003.jpg").read_bytes() == b"retouched"
+    assert files(tmp_path) == ["val2017.zip", "val2017/000000000003.jpg"]
 
 
 def test_archives_in_an_archive_are_unpacked_too(server, tmp_path):
