@@ -12,6 +12,7 @@ fi
 partition=$1 job_name=$2 config=$3 checkpoint=$4
 shift 4
 gpus_per_node=${GPUS_PER_NODE:-8}
+# An empty array is unset to bash before 4.4.
 read -ra srun_args <<< "${SRUN_ARGS:-}"
 
 tools=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
@@ -24,5 +25,5 @@ exec srun -p "$partition" \
   --ntasks-per-node="$gpus_per_node" \
   --cpus-per-task="${CPUS_PER_TASK:-5}" \
   --kill-on-bad-exit=1 \
-  "${srun_args[@]}" \
+  ${srun_args[@]+"${srun_args[@]}"} \
   python -u "$tools/test.py" "$config" "$checkpoint" --launcher=slurm "$@"
