@@ -2,6 +2,7 @@
 
 import copy
 import json
+import time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -168,6 +169,15 @@ def test_rubbish_is_told_and_nothing_raised(text, tmp_path):
         assert len(found.text()) < 1000
 
 
+def test_hostile_text_takes_no_longer_than_its_length(tmp_path):
+    file = tmp_path / "annotations.json"
+    file.write_text('"segmentation": [[1,' * 50_000)
+    before = time.process_time()
+    assert check_quickly(file).counts == {"malformed_file": 1}
+    # CPU time: to read on from each opening to the end takes half a minute.
+    assert time.process_time() - before < 5
+
+
 def test_nested_rubbish_in_an_entry_is_shown_in_a_line(coco, write):
     nested = []
     for _ in range(500):
@@ -275,7 +285,8 @@ def test_rubbish_anywhere_raises_nothing(coco, tmp_path, data):
         node = coco
         for step in path:
             node = node[step]
-        node[key] = data.draw(st.sampled_from(RUBBISH))
+        # A copy, as the next round may put something into it.
+        node[key] = copy.deepcopy(data.draw(st.sampled_from(RUBBISH)))
     (tmp_path / "annotations.json").write_text(json.dumps(coco))
     for found in (
         check_dataset(tmp_path / "annotations.json", tmp_path, classes=("cat", "dog")),

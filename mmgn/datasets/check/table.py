@@ -20,7 +20,8 @@ Entry = dict[str, Any]
 
 # What float64 and int64 hold without loss or overflow.
 _LARGEST = 2**53
-_POLYGONS = re.compile(rb'"segmentation":\s*\[\s*\[[^\]]*\](?:\s*,\s*\[[^\]]*\])*\s*\]')
+# No bracket within the brackets: of text that opens again and again, each opening would be read to the end.
+_POLYGONS = re.compile(rb'"segmentation":\s*\[\s*\[[^\[\]]*\](?:\s*,\s*\[[^\[\]]*\])*\s*\]')
 
 
 @dataclass
