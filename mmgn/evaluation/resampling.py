@@ -103,7 +103,7 @@ def class_ap(matches: Matches, weights: np.ndarray, label: int) -> np.ndarray:
     own = matches.of_class(label)
     mine = matches.object_image[(matches.object_label == label) & ~matches.crowd]
     ap = np.full(len(weights), np.nan)
-    rows = max(1, _BLOCK // max(1, own.stop - own.start))
+    rows = max(1, _BLOCK // max(own.stop - own.start, len(mine), 1))
     for start in range(0, len(weights), rows):
         block = slice(start, start + rows)
         objects = weights[block][:, mine].sum(axis=1)

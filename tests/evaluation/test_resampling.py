@@ -1,11 +1,12 @@
 import copy
+import tracemalloc
 from collections import Counter
 
 import numpy as np
 import pytest
 
 from mmgn.evaluation import analyse, bootstrap, bootstrap_classes
-from mmgn.evaluation.resampling import mean_ap
+from mmgn.evaluation.resampling import class_ap, mean_ap
 
 
 def duplicated(truth, results, weights):
@@ -42,6 +43,25 @@ def test_blocks_change_nothing(coco, monkeypatch):
     whole = mean_ap(matches, draws)
     monkeypatch.setattr("mmgn.evaluation.resampling._BLOCK", 64)
     assert np.array_equal(mean_ap(matches, draws), whole)
+
+
+def test_memory_stays_bounded_where_objects_are_many_and_detections_none():
+    box = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": 0}
+    truth = {
+        "images": [{"id": 1, "width": 10, "height": 10}],
+        "categories": [{"id": 1, "name": "thing"}],
+        "annotations": [box | {"id": number} for number in range(1, 20_001)],
+    }
+    matches = analyse(truth, [], "bbox", [1]).matches
+    weights = np.ones((500, 1), dtype=np.int32)
+    tracemalloc.start()
+    try:
+        assert not class_ap(matches, weights, 0).any()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # All at once they would take 40 MB.
+    assert peak < 8e6
 
 
 def test_interval_is_of_paired_resamples(coco):
