@@ -13,7 +13,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="work_dir, or COCO results; see below")
     parser.add_argument("--out", metavar="DIR", help="folder to write to (default for one work_dir: RUN/report)")
-    parser.add_argument("--max-images", type=int, default=24, metavar="N", help="images in the gallery (default: 24)")
+    parser.add_argument("--max-images", type=int, metavar="N", help="images in the gallery (default: 24)")
     parser.add_argument("--ann-file", metavar="JSON", help="COCO annotations, instead of the recorded ones")
     parser.add_argument("--img-dir", metavar="DIR", help="folder of the images, instead of the recorded one")
     parser.add_argument(
@@ -26,6 +26,8 @@ def parse_args() -> argparse.Namespace:
         parser.error("a comparison of several RUNs needs --out DIR")
     if len(args.runs) > 1 and args.results_prefix is not None:
         parser.error("--results-prefix is of one RUN; give the prefixes themselves as RUNs, with --ann-file")
+    if len(args.runs) > 1 and (args.img_dir is not None or args.max_images is not None):
+        parser.error("--img-dir and --max-images are of one RUN: a comparison has no gallery")
     return args
 
 
@@ -44,7 +46,7 @@ def main() -> None:
                 ann_file=args.ann_file,
                 img_dir=args.img_dir,
                 results_prefix=args.results_prefix,
-                max_images=args.max_images,
+                max_images=24 if args.max_images is None else args.max_images,
             )
     except (ImportError, OSError, ValueError) as error:
         raise SystemExit(f"report.py: {error}") from None

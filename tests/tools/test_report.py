@@ -81,6 +81,8 @@ def test_several_runs_are_compared(run):
     [
         (["work", "work"], "a comparison of several RUNs needs --out DIR"),
         (["work", "work", "--out", "out", "--results-prefix", "p"], "--results-prefix is of one RUN"),
+        (["work", "work", "--out", "out", "--img-dir", "."], "--img-dir and --max-images are of one RUN"),
+        (["work", "work", "--out", "out", "--max-images", "24"], "--img-dir and --max-images are of one RUN"),
         (["logless"], "logless is no work directory of a run: it has neither training lines"),
         (["work/res.bbox.json"], "No annotations to judge"),
         (["work/cut.bbox.json", "--ann-file", "val.json"], "cut.bbox.json is not valid JSON"),
