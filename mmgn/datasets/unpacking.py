@@ -62,8 +62,8 @@ def _check(file: Path, members: list[zipfile.ZipInfo], root: Path) -> None:
         path = root / member.filename
         if path.exists() and not _is_there(path, member):
             raise UnpackingError(
-                f"{path} is there and not as large as {file.name} has it; nothing is unpacked. Move it away to have the "
-                "archive's"
+                f"{path} is there and not as large as {file.name} has it; nothing is unpacked. Move it away to have "
+                "the archive's"
             )
     needed = sum(member.file_size for member in members if not _is_there(root / member.filename, member))
     free = shutil.disk_usage(root).free
