@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -124,3 +125,15 @@ def work_dir(tmp_path, coco_set):
     }
     (path / "run.json").write_text(json.dumps({"train": context | train, "evaluation": context | evaluation}))
     return Path(path)
+
+
+@pytest.fixture
+def other(work_dir):
+    """A second run on the same data, whose discs and boxes lie far off."""
+    path = work_dir.with_name("other")
+    shutil.copytree(work_dir, path)
+    for kind in ("bbox", "segm"):
+        file = path / f"results.{kind}.json"
+        entries = json.loads(file.read_text())
+        file.write_text(json.dumps([entry for entry in entries if entry["category_id"] == 90]))
+    return path

@@ -199,6 +199,30 @@ def test_comparison(work_dir, show, tmp_path):
     assert show(tmp_path / "out" / "index.html", width=360).evaluate("document.documentElement.scrollWidth") == 360
 
 
+def test_differences_within_noise_sort_as_figures(work_dir, other, show, tmp_path):
+    table = show(write_comparison([work_dir, other], tmp_path / "out", replicates=50)).locator("#classes-bbox table")
+    head = table.get_by_role("button", name="other")
+    cells = table.locator("tbody tr td:last-child").all_inner_texts
+    assert "(+0.0)" in cells()
+
+    def figures():
+        return [float(cell.strip("()").replace("−", "-")) for cell in cells()]
+
+    assert len(set(figures())) == 3
+    for falling in (True, False):
+        head.click()
+        assert figures() == sorted(figures(), reverse=falling)
+
+
+def test_no_two_regions_share_a_name(index, work_dir, other, show, tmp_path):
+    comparison = write_comparison([work_dir, other], tmp_path / "out", replicates=20)
+    for page in map(show, (index, comparison)):
+        names = page.evaluate("""() => [...document.querySelectorAll('section, nav, form, [role=region]')].map(e =>
+            e.getAttribute('aria-label') || document.getElementById(e.getAttribute('aria-labelledby')).textContent)""")
+        assert len(names) > 5
+        assert len(names) == len(set(names))
+
+
 def test_without_scripts_the_page_still_tells_all(index, browser):
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
@@ -212,17 +236,26 @@ def test_without_scripts_the_page_still_tells_all(index, browser):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out_from_its_ground(scheme):
     light, dark = re.findall(r"--ink: #[^}]+", CSS)[:2]
-    colors = dict(re.findall(r"--(\w+): (#\w+)", light)) | (
+    names = dict(re.findall(r"--(\w+): (#\w+)", light)) | (
         dict(re.findall(r"--(\w+): (#\w+)", dark)) if scheme == "dark" else {}
     )
+    colors = {name: [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)] for name, color in names.items()}
 
-    def luminance(color):
-        parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    def luminance(parts):
         linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
         return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
+    def contrast(one, other):
+        dim, bright = sorted(map(luminance, (one, other)))
+        return (bright + 0.05) / (dim + 0.05)
+
+    shades = re.findall(r"\.heat \.\w\d \{ background: color-mix\(in srgb, var\(--(\w)\) (\d+)%, transparent\)", CSS)
+    assert len(shades) == 8
     for ground in ("paper", "tint"):
         for ink in ("ink", "soft", "a", "b", "good"):
-            dim, bright = sorted(luminance(colors[name]) for name in (ground, ink))
             # WCAG 2.2, 1.4.3: 4.5 for text; what is drawn in good and b is drawn, and named, too.
-            assert (bright + 0.05) / (dim + 0.05) >= (3 if ink in ("a", "b", "good") else 4.5), (ground, ink)
+            assert contrast(colors[ground], colors[ink]) >= (3 if ink in ("a", "b", "good") else 4.5), (ground, ink)
+        for name, percent in shades:
+            share = int(percent) / 100
+            mixed = [share * a + (1 - share) * b for a, b in zip(colors[name], colors[ground], strict=True)]
+            assert contrast(colors["ink"], mixed) >= 4.5, (ground, name, percent)

@@ -143,7 +143,7 @@
 
   // --- Tables that sort by a click on a column's head.
   const valueOf = (row, column) => {
-    const text = row.cells[column].textContent, number = Number(text.replace(/[,%+ ]/g, "").replace("−", "-"));
+    const text = row.cells[column].textContent, number = Number(text.replace(/[,%+ ()]/g, "").replace("−", "-"));
     return Number.isNaN(number) ? text : number;
   };
 
