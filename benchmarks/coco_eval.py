@@ -26,6 +26,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import common
 import numpy as np
 
 from mmgn.compat import environment
@@ -94,31 +95,6 @@ def _shapes(boxes: np.ndarray, masks: bool) -> list[dict[str, Any]]:
     return shapes
 
 
-def with_pycocotools(truth: dict[str, Any], results: list[dict[str, Any]], iou_type: str) -> list[float]:
-    """Return the 12 figures as everybody computes them."""
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    gt = COCO()
-    gt.dataset = truth
-    gt.createIndex()
-    judge = COCOeval(gt, gt.loadRes(results), iou_type)
-    judge.evaluate()
-    judge.accumulate()
-    judge.summarize()
-    return [float(value) for value in judge.stats]
-
-
-def with_mmgn(truth: dict[str, Any], results: list[dict[str, Any]], iou_type: str) -> list[float]:
-    """Return the 12 figures as FastCocoMetric and reports do."""
-    from mmgn.evaluation.coco_eval import evaluate
-    from mmgn.evaluation.instances import read_detections, read_objects
-
-    ids = [[entry["id"] for entry in truth[key]] for key in ("images", "categories")]
-    objects, detections = read_objects(truth, iou_type, *ids), read_detections(results, iou_type, *ids)
-    return evaluate(objects, detections, *map(len, ids)).stats()
-
-
 def predictions(truth: dict[str, Any], results: list[dict[str, Any]]) -> list[Any]:
     """Return what a metric has collected, image by image."""
     by_image: dict[int, list[dict[str, Any]]] = {image["id"]: [] for image in truth["images"]}
@@ -140,7 +116,7 @@ def predictions(truth: dict[str, Any], results: list[dict[str, Any]]) -> list[An
 def evaluate(contender: str, folder: Path, iou_type: str) -> dict[str, Any]:
     """Evaluate once, in this process."""
     truth, results = pickle.loads((folder / "data.pickle").read_bytes())
-    if contender in ("pycocotools", "mmgn"):
+    if contender in common.ENGINES:
         if iou_type == "segm":
             for entry in results:
                 # With it pycocotools goes by the box's area.
@@ -148,7 +124,7 @@ def evaluate(contender: str, folder: Path, iou_type: str) -> dict[str, Any]:
         # Imported before the clock starts.
         __import__("pycocotools.cocoeval" if contender == "pycocotools" else "mmgn.evaluation.fast_coco_metric")
         __import__("faster_coco_eval")
-        compute = {"pycocotools": with_pycocotools, "mmgn": with_mmgn}[contender]
+        compute = common.ENGINES[contender]
         arguments: tuple[Any, ...] = (truth, results, iou_type)
     else:
         # mmgn first: it fits mmdet to what is installed.
@@ -159,21 +135,14 @@ def evaluate(contender: str, folder: Path, iou_type: str) -> dict[str, Any]:
         metric.dataset_meta = {"classes": [category["name"] for category in truth["categories"]]}
         compute, arguments = metric.compute_metrics, (predictions(truth, results),)
         del truth, results
-    before = memory_mb("VmRSS")
-    # Forget the peak so far (proc(5)).
-    Path("/proc/self/clear_refs").write_text("5")
+    before = common.resident_mib("VmRSS")
+    common.restart_peak()
     with open(os.devnull, "w") as devnull, contextlib.redirect_stdout(devnull):
         start, cpu_start = time.perf_counter(), time.process_time()
         figures = compute(*arguments)
         seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
-    memory = memory_mb("VmHWM") - before
+    memory = common.resident_mib("VmHWM") - before
     return {"seconds": seconds, "cpu_seconds": cpu_seconds, "memory_mb": memory, "figures": figures}
-
-
-def memory_mb(field: str) -> float:
-    """Return a line of /proc/self/status in MiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
 
 
 def compare(runs: dict[str, list[dict[str, Any]]]) -> float:

@@ -24,6 +24,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import common
 import synthetic_coco
 
 import mmgn
@@ -55,21 +56,15 @@ def load(kind: str, file: Path, cache: Path) -> dict[str, float]:
     DATASETS.get("mmdet.SharedCocoDataset")
     gc.collect()
     before = memory()
-    # The peak from here on.
-    Path("/proc/self/clear_refs").write_text("5")
-    resident = _status("VmRSS")
+    common.restart_peak()
+    resident = common.resident_mib("VmRSS")
     wall, cpu = time.perf_counter(), time.process_time()
     dataset = DATASETS.build(cfg)
     result = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
     result["rank_uss_mib"] = memory()["uss"] - before["uss"]
-    result["peak_mib"] = _status("VmHWM") - resident
+    result["peak_mib"] = common.resident_mib("VmHWM") - resident
     result["items_mib"] = dataset.data_bytes.nbytes / 2**20
     return result | workers(dataset)
-
-
-def _status(key: str) -> float:
-    line = next(s for s in Path("/proc/self/status").read_text().splitlines() if s.startswith(key))
-    return int(line.split()[1]) / 1024
 
 
 def workers(dataset: Any) -> dict[str, float]:

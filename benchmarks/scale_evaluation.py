@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import common
 import numpy as np
 import synthetic_coco
 
@@ -29,7 +30,6 @@ from mmgn.compat import environment
 
 IMAGES = (1_000, 5_000, 20_000)
 DETECTIONS = 40
-ENGINES = ("pycocotools", "mmgn")
 #: Of mmdet's test_cfg: the most detections of an image.
 MAX_PER_IMAGE = 100
 _COLLECTED = 200
@@ -58,43 +58,16 @@ def detections(truth: dict[str, Any], seed: int = 0) -> list[dict[str, Any]]:
     return results
 
 
-def judge(engine: str, truth: dict[str, Any], results: list[dict[str, Any]]) -> float:
-    """Return the mAP."""
-    if engine == "mmgn":
-        from mmgn.evaluation.coco_eval import evaluate
-        from mmgn.evaluation.instances import read_detections, read_objects
-
-        ids = sorted(i["id"] for i in truth["images"]), sorted(c["id"] for c in truth["categories"])
-        read = read_objects(truth, "bbox", *ids), read_detections(results, "bbox", *ids)
-        return evaluate(*read, len(ids[0]), len(ids[1])).stats()[0]
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    coco = COCO()
-    coco.dataset = truth
-    coco.createIndex()
-    official = COCOeval(coco, coco.loadRes(results), "bbox")
-    official.evaluate()
-    official.accumulate()
-    official.summarize()
-    return float(official.stats[0])
-
-
 def measure(engine: str, file: Path) -> dict[str, float]:
     """Evaluate detections for the annotation file, in this process."""
     truth = json.loads(file.read_text())
     results = detections(truth)
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _resident("VmRSS")
+    common.restart_peak()
+    before = common.resident_mib("VmRSS")
     wall, cpu = time.perf_counter(), time.process_time()
-    value = judge(engine, truth, results)
+    value = common.ENGINES[engine](truth, results, "bbox")[0]
     seconds = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
-    return seconds | {"peak_mib": _resident("VmHWM") - before, "mAP": value}
-
-
-def _resident(key: str) -> float:
-    line = next(s for s in Path("/proc/self/status").read_text().splitlines() if s.startswith(key))
-    return int(line.split()[1]) / 1024
+    return seconds | {"peak_mib": common.resident_mib("VmHWM") - before, "mAP": value}
 
 
 def collect(rank: int, port: int, images: int) -> None:
@@ -178,7 +151,9 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", nargs="+", type=int, default=IMAGES, help=f"numbers of images {IMAGES}")
-    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=ENGINES, help="what evaluates [both]")
+    parser.add_argument(
+        "--engines", nargs="+", choices=common.ENGINES, default=list(common.ENGINES), help="what evaluates [both]"
+    )
     parser.add_argument("--repeats", type=int, default=3, help="processes per figure; from 20,000 images on one [3]")
     parser.add_argument("--memory-gib", type=float, default=12, help="address space of a process, at most [12]")
     parser.add_argument("--scratch", type=Path, help="where annotation files are made [a temporary folder]")
