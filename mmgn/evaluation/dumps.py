@@ -14,6 +14,7 @@ from mmgn.weights import safe_pickle
 
 # How torch.save begins what a tensor is pickled as; what begins otherwise may be an archive of code.
 _STORAGE = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+_USED = ("bboxes", "scores", "labels", "masks", "mask_scores")
 _WRITE_AGAIN = "write it again with tools/test.py --out"
 
 
@@ -80,7 +81,8 @@ def coco_results(
         )
     results: dict[str, list[dict[str, Any]]] = {"bbox": []}
     for sample in dump:
-        instances = {key: _listed(value) for key, value in sample["pred_instances"].items()}
+        predicted = sample["pred_instances"]
+        instances = {key: _listed(predicted[key]) for key in _USED if key in predicted}
         boxes = list(_entries(sample["img_id"], instances, cat_ids, instances["scores"]))
         results["bbox"] += boxes
         if "masks" in instances:
@@ -106,7 +108,7 @@ def _mask(rle: Mapping[str, Any], size: list[int], img_id: Any) -> dict[str, Any
     if list(rle["size"]) != size:
         raise ValueError(f"masks of image {img_id!r} are of height and width {list(rle['size'])}, and the image {size}")
     counts = rle["counts"]
-    return {"size": size, "counts": counts.decode() if isinstance(counts, bytes) else counts}
+    return {"size": size, "counts": counts.decode("latin-1") if isinstance(counts, bytes) else counts}
 
 
 def _listed(value: Any) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mmgn.datasets.check.rle import sum_runs
 from mmgn.evaluation.library import require
 
 
@@ -74,12 +75,16 @@ def read_objects(truth: dict[str, Any], iou_type: str, image_ids: Sequence[Any],
     if iou_type == "segm":
         sizes = {entry["id"]: (entry["height"], entry["width"]) for entry in truth["images"]}
         encode = require("mask").segmToRle
-        shapes = [
-            encode(entry["segmentation"], w=sizes[entry["image_id"]][1], h=sizes[entry["image_id"]][0])
-            for entry in entries
-        ]
+        try:
+            shapes = [
+                encode(entry["segmentation"], w=sizes[entry["image_id"]][1], h=sizes[entry["image_id"]][0])
+                for entry in entries
+            ]
+        # What pybind11 and the library make of other types and broken text.
+        except RuntimeError as error:
+            raise ValueError(f"annotations have masks that cannot be read ({error})") from error
     else:
-        shapes = _boxes(entries)
+        shapes = _boxes(entries, "annotations")
     return Instances(
         image=image,
         label=label,
@@ -108,10 +113,11 @@ def read_detections(
     shapes: Any
     if iou_type == "segm":
         shapes = [entry["segmentation"] for entry in entries]
+        _require_decodable(shapes, kept)
         # Small, medium and large go by the mask, whatever box comes with it.
         area = np.asarray(require("mask").area(shapes), dtype=float) if shapes else np.zeros(0)
     else:
-        shapes = _boxes(entries)
+        shapes = _boxes(entries, "results")
         area = shapes[:, 2] * shapes[:, 3]
     return Instances(
         image=image,
@@ -160,8 +166,26 @@ def _place(
     return kept, image, np.array([labels[entries[number]["category_id"]] for number in kept], dtype=np.int32)
 
 
-def _boxes(entries: Sequence[dict[str, Any]]) -> np.ndarray:
-    return np.array([entry["bbox"] for entry in entries], dtype=float).reshape(len(entries), 4)
+def _boxes(entries: Sequence[dict[str, Any]], what: str) -> np.ndarray:
+    try:
+        return np.array([entry["bbox"] for entry in entries], dtype=float).reshape(len(entries), 4)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{what} have boxes that are not four numbers") from error
+
+
+def _require_decodable(masks: Sequence[dict[str, Any]], numbers: Sequence[int]) -> None:
+    """Raise ValueError unless masks are in COCO's compression and within their size: the library trusts them."""
+    counts = [mask["counts"] for mask in masks]
+    texts = [text.decode("latin-1") if isinstance(text, bytes) else text for text in counts]
+    # No list of run lengths either: pycocotools refuses them in results.
+    sums = sum_runs([text if isinstance(text, str) else "" for text in texts])
+    areas = np.array([mask["size"] for mask in masks], dtype=np.int64).reshape(-1, 2).prod(axis=1)
+    broken = np.flatnonzero((sums < 0) | (sums > areas))
+    if len(broken):
+        raise ValueError(
+            f"{len(broken)} of {len(masks)} results have masks whose counts are not COCO's compressed run lengths, or "
+            f"more pixels than the mask's size (first: number {numbers[broken[0]]})"
+        )
 
 
 def _require_key(entries: Sequence[dict[str, Any]], key: str, what: str) -> None:

@@ -81,5 +81,5 @@ def _analyse(predictions: Predictions, notes: list[str]) -> dict[str, Analysis]:
         try:
             analyses[kind] = analyse(predictions.truth, results, kind, cat_ids)
         except ValueError as error:
-            notes.append(f"No {kind} figures: {error} in {predictions.ann_file}.")
+            notes.append(f"No {kind} figures: {str(error).rstrip('.')}.")
     return analyses

@@ -152,3 +152,19 @@ def test_masks_are_needed_to_judge_masks(coco):
     number = truth["annotations"][3]["id"]
     with pytest.raises(ValueError, match=rf"1 of \d+ annotations have no 'segmentation' \(first: id {number}\)"):
         analyse(truth, results, "segm", coco.cat_ids)
+
+
+@pytest.mark.parametrize(
+    ("side", "entry", "iou_type", "told"),
+    [
+        (0, {"bbox": {}}, "bbox", "annotations have boxes that are not four numbers"),
+        (1, {"bbox": [1, 2, 3]}, "bbox", "results have boxes that are not four numbers"),
+        (0, {"segmentation": ["a"]}, "segm", "annotations have masks that cannot be read"),
+        (1, {"segmentation": {"size": [160, 160], "counts": [0, 25600]}}, "segm", r"1 of \d+ .*\(first: number 0\)"),
+    ],
+)
+def test_the_side_that_is_broken_is_named(coco, side, entry, iou_type, told):
+    both = coco.random_set(4)
+    (both[0]["annotations"], both[1])[side][0] |= entry
+    with pytest.raises(ValueError, match=told):
+        analyse(*both, iou_type, coco.cat_ids)

@@ -9,7 +9,7 @@ import runpy
 import pytest
 import torch
 
-from mmgn.evaluation.dumps import read_dump
+from mmgn.evaluation.dumps import coco_results, read_dump
 
 
 class Calls:
@@ -98,3 +98,11 @@ def test_all_else_is_refused_and_not_run(read, tmp_path, monkeypatch, attack, sa
 def test_what_holds_no_detections_is_told(read, content):
     with pytest.raises(ValueError, match=r"write it again with tools/test\.py --out|only detections can be judged"):
         read(content)
+
+
+def test_what_figures_need_is_all_that_is_looked_at(read):
+    more = {"bboxes": torch.tensor([[1.0, 2, 4, 6]]), "scores": torch.tensor([0.5]), "labels": torch.tensor([0])}
+    dump = read([sample(**more, priors=None, level=3, name="a")])
+    truth = {"images": [{"id": 1, "height": 8, "width": 8}]}
+    results = coco_results(dump, truth, [7])
+    assert results == {"bbox": [{"image_id": 1, "category_id": 7, "bbox": [1, 2, 3, 4], "score": 0.5}]}
