@@ -1,5 +1,6 @@
 """Which images the gallery shows, and what is found, false and missed on each."""
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -73,11 +74,12 @@ def draw_gallery(run: Run, max_images: int) -> Gallery | None:
     for counts in chosen:
         info = scene.images[counts.image_id]
         try:
-            picture = _open(run.predictions.img_dir, info)
-        except (OSError, ValueError) as error:
-            missing.append(f"{info['file_name']}: {error}")
+            pair = scene.draw(counts, _open(run.predictions.img_dir, info))
+        # Decoders raise what they like at images and masks that are none.
+        except Exception as error:
+            kind = "" if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: "
+            missing.append(f"{info['file_name']}: {kind}{error}")
             continue
-        pair = scene.draw(counts, picture)
         size += len(pair.truth) + len(pair.prediction)
         if size > MAX_BYTES:
             selection += f" After {len(pairs)} of them the pictures weigh {MAX_BYTES / 1e6:.0f} MB, the most here."
@@ -171,12 +173,15 @@ def _select(ranked: list[ImageErrors], scene: _Scene, max_images: int, rule: str
 
 def _open(img_dir: Path | None, info: Mapping[str, Any]) -> Image.Image:
     path = (img_dir or Path()) / info["file_name"]
+    # A page is passed on: it must not show what an annotation file of unknown origin points at.
+    if img_dir and not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(img_dir)):
+        raise ValueError(f"not below {img_dir}")
     if not path.is_file():
         raise FileNotFoundError(f"not in {img_dir or 'the current folder'}")
-    with Image.open(path) as file:
-        # mmcv's loader turns images by their EXIF orientation too.
-        picture = ImageOps.exif_transpose(file).convert("RGB")
     size = (info["width"], info["height"])
+    with Image.open(path) as file:
+        # What is of another size, even turned, need not be decoded. mmcv's loader turns by the EXIF orientation too.
+        picture = ImageOps.exif_transpose(file).convert("RGB") if sorted(file.size) == sorted(size) else file
     if picture.size != size:
         raise ValueError(f"is {picture.size[0]}×{picture.size[1]}, annotated as {size[0]}×{size[1]}")
     return picture

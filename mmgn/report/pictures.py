@@ -48,12 +48,12 @@ def index_coco(dataset: dict[str, Any]) -> COCO:
 
 def entry_box(entry: Mapping[str, Any]) -> Sequence[float]:
     """Return x, y, width and height."""
-    return entry["bbox"] if "bbox" in entry else mask_api.toBbox(entry["segmentation"]).tolist()
+    return entry.get("bbox") or mask_api.toBbox(entry["segmentation"]).tolist()
 
 
 def draw_entries(picture: Image.Image, entries: Sequence[Drawn], coco: COCO) -> bytes:
     """Return the picture as JPEG with all entries on it, the last on top."""
-    pixels = np.asarray(picture, dtype=np.float32).copy()
+    pixels = np.array(picture, dtype=np.float32)
     for number, drawn in enumerate(entries):
         if drawn.entry.get("segmentation"):
             mask = mask_api.decode(coco.annToRLE(drawn.entry)).astype(bool)

@@ -1,4 +1,7 @@
 import io
+import struct
+import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
@@ -7,7 +10,7 @@ from PIL import Image
 from mmgn.evaluation import analyse
 from mmgn.report import gallery as gallery_module
 from mmgn.report.gallery import draw_gallery, error_kinds
-from mmgn.report.pictures import LONG_SIDE
+from mmgn.report.pictures import LONG_SIDE, draw_entries
 from mmgn.report.run import read_run
 
 
@@ -114,6 +117,72 @@ def test_images_that_cannot_be_shown_are_named(run):
     assert told["002.png"] == f"not in {img_dir}"
     assert "cannot identify image file" in told["003.png"]
     assert told["004.png"] == "is 10×20, annotated as 320×320"
+
+
+def test_what_decoders_raise_keeps_one_image_out(run):
+    img_dir, truth = run.predictions.img_dir, run.predictions.truth
+    png = (img_dir / "002.png").read_bytes()
+    # The pixels' chunk ends early, and what follows is no chunk.
+    start = png.index(b"IDAT")
+    chunk = png[start : start + 20]
+    begun = png[: start - 4] + struct.pack(">I", 16) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    (img_dir / "002.png").write_bytes(begun + b"\0\0\1\0\1\2\3\4" + png[start + 20 :])
+    header = b"IHDR" + struct.pack(">II", 20_000, 20_000) + png[24:29]
+    (img_dir / "003.png").write_bytes(png[:12] + header + struct.pack(">I", zlib.crc32(header)) + png[33:])
+    del run.predictions.results["segm"], run.analyses["segm"]
+    broken, other = (next(e for e in truth["annotations"] if e["image_id"] == image_id) for image_id in (4, 5))
+    broken["segmentation"] = [[]]
+    other["segmentation"] = {"size": [64, 64], "counts": [0, 4096]}
+    gallery = draw_gallery(judge(run), 12)
+    assert len(gallery.pairs) == 8
+    told = dict(reason.split(": ", 1) for reason in gallery.missing)
+    assert told["002.png"].startswith("SyntaxError: broken PNG file")
+    assert told["003.png"].startswith("DecompressionBombError: Image size (400000000 pixels)")
+    assert told["004.png"].startswith("Exception: ")
+    assert told["005.png"].startswith("IndexError: ")
+
+
+def test_a_mask_without_its_box_is_drawn(run):
+    boxes = [mark.box for pair in draw_gallery(run, 12).pairs for mark in pair.marks if mark.error != "missed"]
+    for entry in run.predictions.results["segm"]:
+        entry["bbox"] = None
+    gallery = draw_gallery(run, 12)
+    assert not gallery.missing
+    again = [mark.box for pair in gallery.pairs for mark in pair.marks if mark.error != "missed"]
+    # The results' boxes are off their masks by a few pixels.
+    assert np.abs(np.subtract(again, boxes)).max() < 4
+
+
+def test_images_outside_their_folder_are_not_shown(run, tmp_path, monkeypatch):
+    img_dir, images = run.predictions.img_dir, run.predictions.truth["images"]
+    (img_dir / "000.png").rename(tmp_path / "outside.png")
+    (img_dir / "001.png").rename(tmp_path / "other.png")
+    names = ["../outside.png", str(tmp_path / "other.png"), str(img_dir / "002.png"), "../images/003.png"]
+    for image, name in zip(images, names, strict=False):
+        image["file_name"] = name
+    assert sorted(draw_gallery(run, 12).missing) == sorted(f"{name}: not below {img_dir}" for name in names[:2])
+    # Without a folder names are paths, as tools/predict.py writes them.
+    run.predictions.img_dir = None
+    monkeypatch.chdir(img_dir)
+    assert not draw_gallery(run, 12).missing
+
+
+def test_an_image_of_another_size_is_not_decoded(run):
+    path = run.predictions.img_dir / "004.png"
+    Image.new("RGB", (10, 20)).save(path)
+    png = path.read_bytes()
+    path.write_bytes(png[: png.index(b"IDAT")] + b"IDATgarbage")
+    assert draw_gallery(run, 12).missing == ["004.png: is 10×20, annotated as 320×320"]
+
+
+def test_an_image_is_copied_once():
+    picture = Image.new("RGB", (1000, 1000))
+    tracemalloc.start()
+    try:
+        draw_entries(picture, [], None)
+        assert tracemalloc.get_traced_memory()[1] < 2 * 12e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_grey_images_and_plain_boxes(run):
