@@ -16,6 +16,8 @@ PARTS = {
     "mask head": ("roi_head", "mask_head"),
     "head": ("bbox_head",),
 }
+# What ast raises at text that is no literal, nested too deeply among them.
+_REFUSED = (SyntaxError, ValueError, TypeError, RecursionError, MemoryError)
 
 
 @dataclass(frozen=True)
@@ -78,14 +80,14 @@ def read_config(text: str) -> dict[str, Any]:
     """
     try:
         tree = ast.parse(text)
-    except (SyntaxError, ValueError):
+    except _REFUSED:
         return {}
     settings: dict[str, Any] = {}
     for node in tree.body:
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
             try:
                 settings[node.targets[0].id] = _value(node.value)
-            except ValueError:
+            except _REFUSED:
                 continue
     return settings
 
@@ -105,7 +107,7 @@ def describe(config: Mapping[str, Any]) -> Setup:
         norms=_norms(model),
         epochs=loop.get("max_epochs"),
         milestones=_milestones(config.get("param_scheduler")),
-        pretrained=bool(backbone.get("init_cfg") or backbone.get("pretrained") or config.get("load_from")),
+        pretrained=bool(_loads(backbone.get("init_cfg")) or backbone.get("pretrained") or config.get("load_from")),
     )
 
 
@@ -147,6 +149,12 @@ def _backbone(backbone: Mapping[str, Any]) -> str | None:
     if kind == "ResNeXt":
         return f"X-{depth}-{backbone.get('groups', 1)}x{backbone.get('base_width', 4)}d"
     return f"{kind}-{depth}" if kind and depth else kind
+
+
+def _loads(init: Any) -> bool:
+    """Whether an ``init_cfg`` loads weights; Kaiming's and others draw them."""
+    entries = init if isinstance(init, (list, tuple)) else [init]
+    return any(_type(entry) in ("Pretrained", "PretrainedInit") for entry in entries if isinstance(entry, Mapping))
 
 
 def _box_head(head: Mapping[str, Any]) -> str | None:

@@ -67,6 +67,14 @@ def test_rows_of_mmdet_say_what_its_files_say(row):
     assert row["source"] in {entry["source"] for entry in found}
 
 
+def test_what_the_paper_does_not_tell_is_not_shown():
+    """Table 7 has its SyncBN figure from another work, without heads and schedule."""
+    (row,) = quoted.matching(setup_of("scratch/mask-rcnn_r50-scratch_fpn_syncbn-all_3x_coco.py"), COCO, VAL)
+    told = {key: value for key, value in row["setup"].items() if value is not None}
+    assert told == {"backbone": "R-50", "norms": {"backbone": "SyncBN"}, "norm": "SyncBN", "pretrained": False}
+    assert "of a concurrent work" in row["source"]
+
+
 def test_no_row_but_on_the_published_images():
     setup = Setup(**(ROWS[0]["match"] | {"milestones": (16, 22)}))
     assert quoted.matching(setup, COCO, VAL)

@@ -33,9 +33,31 @@ def test_schedule_in_a_phrase(setup, phrase):
     assert setup.schedule == phrase
 
 
-@pytest.mark.parametrize("text", ["", "model = (", "\0", "model = 3", "import os\nmodel = os.getcwd()"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "model = (", "\0", "model = 3", "import os\nmodel = os.getcwd()", "model = {[1]: 2}"),
+        *(f"model = {'-' * depth}1" for depth in (900, 5000, 50_000)),
+    ],
+    ids=lambda text: text[:24],
+)
 def test_what_is_no_dump_tells_nothing(text):
     assert describe(read_config(text)) == Setup()
+
+
+@pytest.mark.parametrize(
+    ("init_cfg", "pretrained"),
+    [
+        ("None", False),
+        ("dict(type='Kaiming', layer='Conv2d')", False),
+        ("[dict(type='Kaiming', layer='Conv2d'), dict(type='Constant', val=1, layer='GroupNorm')]", False),
+        ("dict(type='Pretrained', checkpoint='torchvision://resnet50')", True),
+        ("[dict(type='Kaiming'), dict(type='mmengine.model.weight_init.PretrainedInit', checkpoint='a.pth')]", True),
+    ],
+)
+def test_only_weights_that_are_loaded_are_pretrained(init_cfg, pretrained):
+    text = f"model = dict(type='FCOS', backbone=dict(type='ResNet', depth=50, init_cfg={init_cfg}))"
+    assert describe(read_config(text)).pretrained is pretrained
 
 
 def test_dicts_lists_and_python_style_types():
