@@ -1,13 +1,13 @@
 """Everything the report says in figures, as one dictionary of plain data: metrics.json."""
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
 from mmgn.evaluation import FIGURES, SCORE_THRESHOLD, Analysis
 from mmgn.report import quoted
+from mmgn.report.notes import bad_losses
 from mmgn.report.predictions import SHAPES, Predictions
 from mmgn.report.run import Run
 from mmgn.report.setup import describe
@@ -27,6 +27,7 @@ def collect_metrics(run: Run) -> dict[str, Any]:
     either = train or evaluation
     setup = describe(work.config)
     judged = predictions if analyses else None
+    per_class = _per_class(judged, analyses) if judged else []
     metrics: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "kind": "run",
@@ -40,8 +41,8 @@ def collect_metrics(run: Run) -> dict[str, Any]:
         metrics |= {f"{kind}_{name}": stats[name] for name in FIGURES}
     metrics |= {
         "num_images": len(judged.truth["images"]) if judged else None,
-        "num_objects": len(judged.truth["annotations"]) if judged else None,
-        "per_class": _per_class(judged, analyses) if judged else [],
+        "num_objects": sum(row["num_objects"] for row in per_class) if judged else None,
+        "per_class": per_class,
         "errors": {kind: _errors(analysis) for kind, analysis in analyses.items()},
         "hardest_images": _hardest(run),
         "quoted": quoted.matching(setup, judged.truth, judged.ann_file) if judged else [],
@@ -55,7 +56,7 @@ def collect_metrics(run: Run) -> dict[str, Any]:
         "max_iterations": train.get("max_iters"),
         "epochs": train.get("epoch") or (work.train[-1].get("epoch") if work.train else None),
         "last_loss": _finite(work.train[-1].get("loss")) if work.train else None,
-        "nonfinite_losses": sum(not math.isfinite(line.get("loss", 0.0)) for line in work.train),
+        "nonfinite_losses": len(bad_losses(work)),
         "seconds_per_iteration": _typical(work.train, "time"),
         **_speed(work),
         **_memory(work, either),
@@ -81,7 +82,9 @@ def collect_metrics(run: Run) -> dict[str, Any]:
 
 
 def _per_class(predictions: Predictions, analyses: Mapping[str, Analysis]) -> list[dict[str, Any]]:
-    objects = Counter(entry["category_id"] for entry in predictions.truth["annotations"])
+    # The same for boxes and masks.
+    matches = next(iter(analyses.values())).matches
+    objects = dict(zip(matches.cat_ids, matches.objects_of.tolist(), strict=True))
     rows = []
     for category in predictions.categories:
         cat_id = category["id"]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from mmgn.evaluation import Analysis
 from mmgn.report.predictions import SHAPES, Predictions
@@ -26,10 +27,16 @@ def training_notes(work: WorkDir) -> list[str]:
             f"Training time counts from iteration {train['first_iter']}, where the run was resumed from a "
             "checkpoint of another work directory."
         )
-    bad = [line["step"] for line in work.train if not math.isfinite(line.get("loss", 0.0))]
-    if bad:
-        notes.append(f"The loss is not finite on {len(bad)} of {len(work.train)} lines, first at iteration {bad[0]}.")
+    if bad := bad_losses(work):
+        first = bad[0]["step"]
+        notes.append(f"The loss is not finite on {len(bad)} of {len(work.train)} lines, first at iteration {first}.")
     return notes
+
+
+def bad_losses(work: WorkDir) -> list[dict[str, Any]]:
+    """Return the training lines whose loss is no finite number."""
+    losses = ((line, line.get("loss", 0.0)) for line in work.train)
+    return [line for line, loss in losses if not isinstance(loss, (int, float)) or not math.isfinite(loss)]
 
 
 def evaluation_notes(work: WorkDir, predictions: Predictions, figures: Mapping[str, Analysis]) -> list[str]:
@@ -48,7 +55,12 @@ def evaluation_notes(work: WorkDir, predictions: Predictions, figures: Mapping[s
             "AP counts every object of the others as missed."
         )
     covered = {entry["image_id"] for results in predictions.results.values() for entry in results}
-    with_objects = {entry["image_id"] for entry in predictions.truth["annotations"]}
+    judged = {category["id"] for category in predictions.categories}
+    with_objects = {
+        entry["image_id"]
+        for entry in predictions.truth["annotations"]
+        if entry["category_id"] in judged and not entry["iscrowd"]
+    }
     if covered and len(covered & with_objects) < len(with_objects) / 2:
         notes.append(
             f"Only {len(covered & with_objects)} of the {len(with_objects)} images with objects have detections: make "

@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mmgn.engine.files import write_whole
 from mmgn.report import comparison_tables, markdown, page, tables
 from mmgn.report.comparison import REPLICATES, compare
 from mmgn.report.curves import draw_curves
@@ -106,7 +108,15 @@ def _write(folder: Path, pictures: dict[str, bytes], metrics: dict[str, Any], te
         "index.html": html.encode(),
     }
     folder.mkdir(parents=True, exist_ok=True)
+    replaced = _pictures(folder)
     for name, content in files.items():
-        temporary = folder / f".{name}.{os.getpid()}"
-        temporary.write_bytes(content)
-        os.replace(temporary, folder / name)
+        write_whole(folder / name, content)
+    for name in replaced - set(files):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _pictures(folder: Path) -> set[str]:
+    """Return the names of the pictures of the report that lies there; others' files are not ours to remove."""
+    report = folder / "report.md"
+    text = report.read_text(encoding="utf-8", errors="replace") if report.is_file() else ""
+    return set(re.findall(r"\]\(((?:curve|gallery)-[\w-]+\.(?:png|jpg))\)", text))

@@ -161,7 +161,7 @@ def test_markdown_is_escaped_and_its_pictures_exist(work_dir):
     assert all(index.with_name(name).is_file() for name in pictures)
     columns = [line.count("|") - line.count(r"\|") for line in prose.splitlines() if line.startswith("| ")]
     # The truth's, the headline's, errors', calibration's, operating points', COCO's and classes' tables.
-    assert set(columns) == {3, 4, 5, 6, 7, 15}
+    assert set(columns) == {3, 4, 5, 6, 7, 17}
 
 
 def test_a_fence_in_the_configuration_does_not_end_it(work_dir):
@@ -243,6 +243,57 @@ def test_gaps_and_contradictions_are_told(work_dir, coco_set):
         assert [note for note in metrics["notes"] if told in note], told
 
 
+def test_objects_are_those_that_are_to_be_found(work_dir, coco_set):
+    """No crowds, and none of the classes that the model has not."""
+    record = json.loads((work_dir / "run.json").read_text())
+    record["evaluation"]["classes"] = ["bar"]
+    (work_dir / "run.json").write_text(json.dumps(record))
+    bars = [entry for entry in coco_set.truth["annotations"] if entry["category_id"] == 90]
+    bars[0]["iscrowd"] = 1
+    coco_set.ann_file.write_text(json.dumps(coco_set.truth))
+    shown = {entry["image_id"] for entry in bars[1:]}
+    assert len(shown) < 12
+    for kind in ("bbox", "segm"):
+        own = [e for e in coco_set.results[kind] if e["category_id"] == 90 and e["image_id"] in shown]
+        (work_dir / f"results.{kind}.json").write_text(json.dumps(own))
+    metrics = load(write_report(work_dir))
+    assert metrics["num_objects"] == metrics["per_class"][0]["num_objects"] == len(bars) - 1
+    assert metrics["num_objects"] == sum(map(sum, metrics["errors"]["bbox"]["confusion"]["matrix"][:-1]))
+    # Few of the images have detections, but most of those with bars.
+    assert not [note for note in metrics["notes"] if "have detections" in note]
+
+
+@pytest.mark.parametrize(
+    ("broken", "told"),
+    [
+        ({"score": math.nan}, "No segm figures: Detection scores must not be NaN."),
+        ({"segmentation": {"size": [320, 320], "counts": [0, 102400]}}, "No segm figures: 1 of {} results have masks "),
+        ({"segmentation": {"size": [320, 320], "counts": "o" * 100}}, "No segm figures: 1 of {} results have masks "),
+        # 2**20 pixels.
+        ({"segmentation": {"size": [320, 320], "counts": "0PPPP1"}}, "No segm figures: 1 of {} results have masks "),
+    ],
+    ids=["score", "uncompressed", "malformed", "too long"],
+)
+def test_broken_masks_leave_the_boxes(work_dir, coco_set, broken, told):
+    results = coco_set.results["segm"]
+    results[1] |= broken
+    (work_dir / "results.segm.json").write_text(json.dumps(results))
+    metrics = load(write_report(work_dir))
+    assert metrics["segm_mAP"] is None
+    assert metrics["bbox_mAP"] > 0
+    (note,) = metrics["notes"]
+    assert note.startswith(told.format(len(results)))
+    # Not the annotations' fault.
+    assert "annotations.json" not in note
+
+
+def test_a_loss_that_is_no_number_is_told(tmp_path, lines):
+    lines.write(tmp_path, "20250101_000000", [lines.train(10, 1), lines.train(20, 2) | {"loss": "x"}])
+    metrics = load(write_report(tmp_path))
+    assert (metrics["nonfinite_losses"], metrics["last_loss"]) == (1, None)
+    assert "The loss is not finite on 1 of 2 lines, first at iteration 20." in metrics["notes"]
+
+
 def test_results_that_cover_few_images_are_told(work_dir):
     for kind in ("bbox", "segm"):
         file = work_dir / f"results.{kind}.json"
@@ -276,6 +327,22 @@ def test_nothing_is_written_when_something_is_wrong(work_dir, tmp_path):
     with pytest.raises(ValueError, match="max_images must not be negative, got -1"):
         write_report(work_dir, max_images=-1)
     assert not (tmp_path / "empty" / "report").exists()
+
+
+def test_a_new_report_takes_the_place_of_the_old(work_dir):
+    index = write_report(work_dir, max_images=4)
+    own = index.with_name("gallery-of-mine.jpg")
+    own.write_bytes(b"")
+    write_report(work_dir, max_images=1)
+    names = {path.name for path in index.parent.glob("gallery-*")}
+    assert names == {"gallery-01-truth.jpg", "gallery-01-predictions.jpg", own.name}
+
+
+def test_nothing_is_left_behind_where_writing_fails(work_dir):
+    (work_dir / "report" / "report.md").mkdir(parents=True)
+    with pytest.raises(OSError, match=r"report\.md"):
+        write_report(work_dir)
+    assert not list((work_dir / "report").glob(".*"))
 
 
 def test_same_input_same_bytes(work_dir):
