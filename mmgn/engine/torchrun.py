@@ -14,10 +14,10 @@ from pathlib import Path
 import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.elastic.rendezvous import RendezvousError
+from torch.distributed.elastic.rendezvous import RendezvousConnectionError, RendezvousError
 from torch.distributed.run import parse_args, run
 
-from mmgn.engine.distributed import LaunchError, check_gpu, check_port, rdzv_timeout, wait_for_master
+from mmgn.engine.distributed import LaunchError, check_gpu, check_port, first_line, rdzv_timeout, wait_for_master
 
 
 def options(gpus: str, environ: Mapping[str, str]) -> list[str]:
@@ -68,6 +68,10 @@ def _number(name: str, text: str, least: int) -> int:
     return int(text)
 
 
+def _reason(error: BaseException) -> str:
+    return first_line(error.__cause__ or error)
+
+
 def explain(error: ChildFailedError) -> str:
     """Return which rank failed first, and why, for a person to read."""
     rank, failure = error.get_first_failure()
@@ -94,11 +98,16 @@ def main() -> None:
         raise SystemExit(f"{name}: {error}") from None
     except ChildFailedError as error:
         raise SystemExit(f"{name}: {explain(error)}") from None
+    except RendezvousConnectionError as error:
+        raise SystemExit(
+            f"{name}: the rendezvous, which machine 0 keeps, does not answer ({_reason(error)}): the output of the "
+            "command with NODE_RANK=0 tells why"
+        ) from None
     except (dist.DistError, RendezvousError) as error:
-        reason = str(error.__cause__ or error).strip().partition("\n")[0]
         raise SystemExit(
             f"{name}: the {os.environ.get('NNODES', 1)} machines did not find each other within {rdzv_timeout():g} s "
-            f"({reason}): run the same command on each, with its own NODE_RANK; RDZV_TIMEOUT=SECONDS waits longer"
+            f"({_reason(error)}): run the same command on each, with its own NODE_RANK; RDZV_TIMEOUT=SECONDS waits "
+            "longer"
         ) from None
     except SignalException as error:
         print(f"{name}: stopped by {error.sigval.name}", file=sys.stderr)

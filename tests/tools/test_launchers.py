@@ -4,8 +4,10 @@ import json
 import os
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -262,6 +264,19 @@ def test_machines_that_do_not_meet_are_told(run, variables, said):
     assert status == 1
     assert f"dist_train.sh: {said.format(port=port)}" in output
     assert "RDZV_TIMEOUT=SECONDS waits longer" in output
+    assert "Traceback" not in output
+
+
+def test_a_rendezvous_that_is_lost_is_told(run):
+    # Closes each connection, as a machine 0 that goes down.
+    with socketserver.TCPServer(("", 0), socketserver.BaseRequestHandler) as closing:
+        threading.Thread(target=closing.serve_forever, daemon=True).start()
+        variables = dict(NNODES="1:2", NODE_RANK=1, PORT=closing.server_address[1], RDZV_TIMEOUT=2)
+        status, output = run("dist_train.sh", "ranks.py", 1, **variables)
+        closing.shutdown()
+    assert status == 1
+    assert "dist_train.sh: the rendezvous, which machine 0 keeps, does not answer (" in output
+    assert "the command with NODE_RANK=0 tells why" in output
     assert "Traceback" not in output
 
 
