@@ -27,7 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--auto-scale-lr",
         action="store_true",
-        help="scale the learning rate with the images of an update: batch size x processes x --accumulate",
+        help="scale the learning rate, where a training begins, with the images of an update: batch size x processes x "
+        "--accumulate",
     )
     add(
         "--resume", nargs="?", const="auto", help="go on from this checkpoint; without a path, from the work dir's last"

@@ -11,6 +11,7 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
+from mmgn.engine.epoch_loop import epochs_done
 from mmgn.engine.files import write_whole
 from mmgn.engine.memory import device_of, peak_memory_mb, restart_peak
 
@@ -58,7 +59,7 @@ class ResultsHook(Hook):
 
     def _add(self, runner: Any, values: dict[str, Any]) -> None:
         if not self._rows or int(self._rows[-1]["iter"]) < runner.iter:
-            epoch = f"{runner.iter / len(runner.train_dataloader):.6g}"
+            epoch = f"{epochs_done(runner):.6g}"
             self._rows.append({"epoch": epoch, "iter": runner.iter} | self._training(runner))
             self._restart(runner)
         self._rows[-1] |= {key: f"{value:.6g}" for key, value in values.items()}

@@ -20,6 +20,8 @@ from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop
 
 from mmgn.compat import environment
+from mmgn.engine.epoch_loop import epochs_done
+from mmgn.engine.files import write_whole
 from mmgn.engine.memory import device_of, memory_kind, peak_memory_mb, restart_peak
 from mmgn.engine.norm_table import FOLDED_HEADS, norm_table
 
@@ -132,7 +134,7 @@ class RunRecordHook(Hook):
             "ended": ended,
             "iter": runner.iter,
             "max_iters": runner.max_iters,
-            "epoch": runner.iter // len(runner.train_dataloader) if by_epoch else None,
+            "epoch": int(epochs_done(runner)) if by_epoch else None,
             "max_epochs": runner.max_epochs if by_epoch else None,
         }
         _write_section(_record_path(runner), "train", self._train)
@@ -205,9 +207,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 @master_only
 def _write(path: Path, record: dict[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(_finite(record), indent=2, default=str) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_whole(path, (json.dumps(_finite(record), indent=2, default=str) + "\n").encode())
 
 
 @master_only
