@@ -9,10 +9,12 @@ from io import StringIO
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapperDict
 from torch import Tensor
 
 from mmgn.engine.image_sizes import batch_sizes
@@ -57,7 +59,9 @@ class _Measurement(Hook):
         self.peak_mb = max(self.peak_mb, peak_memory_mb(device_of(runner)) or 0.0)
         shapes = [tuple(image.shape[-2:]) for image in data_batch["inputs"]]
         self.size = max((self.size, *shapes), key=math.prod)
-        if runner.optim_wrapper.should_update():
+        wrapper = runner.optim_wrapper
+        # Several optimizers count for themselves.
+        if isinstance(wrapper, OptimWrapperDict) or wrapper.should_update():
             raise _Done
 
 
@@ -131,7 +135,9 @@ def _memory(runner: Any, model: Any, measured: _Measurement) -> tuple[list[tuple
     """Return lines on the memory, and the MiB of a checkpoint."""
     parameters = _mb(model.parameters())
     gradients = _mb(p for p in model.parameters() if p.requires_grad)
-    states = runner.optim_wrapper.optimizer.state.values()
+    wrapper = runner.optim_wrapper
+    optimizers = [each.optimizer for each in (wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper])]
+    states = [state for each in optimizers for state in each.state.values()]
     optimizer = _mb(value for state in states for value in state.values() if isinstance(value, Tensor))
     buffers = _mb(model.buffers())
     # CUDA's peak has the parameters; that of a process before the iteration is its libraries too.
@@ -140,17 +146,20 @@ def _memory(runner: Any, model: Any, measured: _Measurement) -> tuple[list[tuple
     activations = max(measured.peak_mb - known, 0.0)
     kind = memory_kind(device_of(runner))
     height, width = measured.size
+    largest = _largest(runner.cfg)
+    growth = max(math.prod(largest) / math.prod(measured.size) - 1, 0.0) if largest else 0.0
+    estimate = measured.peak_mb + optimizer + growth * activations
+    sizes = f"activations of {largest[0]} x {largest[1]}, the largest images" if largest else "the activations below"
+    there = f" of {torch.cuda.get_device_properties(device_of(runner)).total_memory / 2**20:.0f}" if cuda else ""
     lines = [
-        (
-            "peak",
-            f"{measured.peak_mb:.0f} MiB ({kind}) in this update; from the second one on the optimizer's is added",
-        ),
+        ("peak", f"{measured.peak_mb:.0f} MiB ({kind}) in this update, measured"),
+        ("estimate", f"{estimate:.0f}{there} MiB from the second update on, with the optimizer's and {sizes}"),
         ("parameters", f"{parameters:.1f} MiB, and {buffers:.1f} of buffers"),
         ("gradients", f"{gradients:.1f} MiB"),
         ("optimizer", f"{optimizer:.1f} MiB"),
         (
             "activations",
-            f"{activations:.1f} MiB and workspace, at images of up to {height} x {width}{_largest(runner.cfg)}",
+            f"{activations:.1f} MiB and workspace, at images of up to {height} x {width}; they grow with the pixels",
         ),
     ]
     return lines, parameters + buffers + optimizer
@@ -160,9 +169,9 @@ def _mb(tensors: Iterable[Tensor]) -> float:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors) / 2**20
 
 
-def _largest(cfg: Config) -> str:
+def _largest(cfg: Config) -> tuple[int, int] | None:
+    """Return the largest size of images that a config's training makes, None where it does not tell."""
     try:
-        height, width = max(batch_sizes(cfg, "train"), key=math.prod)
+        return max(batch_sizes(cfg, "train"), key=math.prod)
     except ValueError:
-        return ""
-    return f"; this config's may be {height} x {width}, either way around, and activations grow with the pixels"
+        return None

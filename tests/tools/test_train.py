@@ -114,6 +114,9 @@ def test_a_dry_run_tells_memory_and_leaves_nothing(trained, run_tool, tmp_path):
     # AdamW has two of each.
     assert lines["optimizer"] == f"{2 * size:.1f} MiB"
     assert float(lines["activations"].split()[0]) > 1
+    # The digits' images are all of one size.
+    peak, estimate = (float(lines[key].split()[0]) for key in ("peak", "estimate"))
+    assert estimate == pytest.approx(peak + 2 * size, abs=2)
     assert "loss_mask " in lines["losses"]
     assert "36 FusedGN" in output
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
@@ -207,7 +210,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_images_that_are_gone_leave_it_alone(tmp_
         process.kill()
     said = (tmp_path / "output").read_text()
     checkpoint = tmp_path / "work/interrupted.pth"
-    assert "SIGINT: saving after this iteration; again to quit at once" in said
+    assert "SIGINT: saving after this iteration or validation; again to quit at once" in said
     assert f"train.py: ended by SIGINT. The same command with --resume goes on from {checkpoint}." in said
     assert "Traceback" not in said
     before = checkpoint.read_bytes()

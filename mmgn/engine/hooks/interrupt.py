@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from mmengine.dist import all_reduce, barrier, get_world_size
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapperDict
 from mmengine.runner import find_latest_checkpoint
 
 from mmgn.engine.files import WHOLE_FILES
@@ -46,16 +47,17 @@ class InterruptHook(Hook):
     def receive(self, signum: int, frame: Any) -> None:
         """Note the signal; the next one of any kind does what it did before."""
         self.signum = signum
+        name = signal.Signals(signum).name
         # Not print(), in which the signal may have come.
-        os.write(2, f"\n{signal.Signals(signum).name}: saving after this iteration; again to quit at once\n".encode())
+        os.write(2, f"\n{name}: saving after this iteration or validation; again to quit at once\n".encode())
         for each in SIGNALS:
             signal.signal(each, signal.default_int_handler if each == signal.SIGINT else signal.SIG_DFL)
 
     def after_train_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Stop between two updates."""
-        # A wrapper dict has several counts.
         wrapper = runner.optim_wrapper
-        if not hasattr(wrapper, "should_update") or wrapper.should_update():
+        # Several optimizers count for themselves.
+        if isinstance(wrapper, OptimWrapperDict) or wrapper.should_update():
             # The loop counts this iteration after its hooks.
             self._stop(runner, runner.iter + 1)
 

@@ -39,6 +39,8 @@ class ProfileHook(Hook):
     def before_train(self, runner: Any) -> None:
         """Begin to count."""
         left = runner.max_iters - runner.iter
+        if left <= 0:
+            return
         iters = min(self.iters, left)
         # The profiler takes an iteration to warm up.
         skip = max(min(self.skip, left - iters), 0)

@@ -3,14 +3,16 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("mmengine")
 import torch
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 
-from mmgn.engine.hooks.interrupt import Interrupted
+from mmgn.engine.hooks.interrupt import Interrupted, InterruptHook
 from mmgn.engine.training import train, what_is_left
 
 
@@ -79,6 +81,12 @@ def test_accumulated_gradients_are_not_lost(build_runner):
 class Late(Hook):
     def before_val(self, runner):
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_several_optimizers_have_no_count_in_common():
+    optimizers = {name: OptimWrapper(torch.optim.SGD([torch.zeros(1)], lr=1)) for name in ("generator", "critic")}
+    # Nothing to stop for: it passes.
+    InterruptHook().after_train_iter(SimpleNamespace(optim_wrapper=OptimWrapperDict(**optimizers), iter=0), 0)
 
 
 def test_a_validation_is_finished_first(build_runner):

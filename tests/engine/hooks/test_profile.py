@@ -33,6 +33,13 @@ def test_a_resumed_run_is_traced_too(build_runner):
     assert trace(runner).count("aten::linear") == 4
 
 
+def test_a_training_that_is_over_is_not_traced(build_runner):
+    build_runner().train()
+    runner = build_runner(resume=True, hooks=[{"type": "ProfileHook"}])
+    runner.train()
+    assert not Path(runner.work_dir, "profile").exists()
+
+
 def test_counts_are_checked(build_runner):
     with pytest.raises(ValueError, match="at least 1, got 0 and 3"):
         build_runner(hooks=[{"type": "ProfileHook", "skip": 0}])
