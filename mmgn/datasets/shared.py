@@ -71,6 +71,16 @@ class SharedItems(BaseDataset):
             return
         self._check()
         path, stamp = self._cache_file()
+        # A file that fits is whole: it is put in its place by a rename.
+        items = read_items(path, stamp) or self._parse(path, stamp)
+        self.data_bytes, self.data_address, self.cat_ids = items
+        self.cat2label = {cat_id: label for label, cat_id in enumerate(self.cat_ids)}
+        # Of use to the filter alone: per category the ids of its images.
+        self.__dict__.pop("cat_img_map", None)
+        self._fully_initialized = True
+
+    def _parse(self, path: Path, stamp: dict[str, Any]) -> Items:
+        """Write the items' file, or wait for the process that does, and map it."""
         os.makedirs(self.cache_dir, exist_ok=True)
         try:
             with FileLock(f"{path}.lock", timeout=PATIENCE):
@@ -87,11 +97,7 @@ class SharedItems(BaseDataset):
             ) from None
         if items is None:
             raise OSError(f"{path} does not read as it was written a moment ago; set another cache_dir")
-        self.data_bytes, self.data_address, self.cat_ids = items
-        self.cat2label = {cat_id: label for label, cat_id in enumerate(self.cat_ids)}
-        # Of use to the filter alone: per category the ids of its images.
-        self.__dict__.pop("cat_img_map", None)
-        self._fully_initialized = True
+        return items
 
     @force_full_init
     def get_data_info(self, idx: int) -> dict[str, Any]:
