@@ -125,7 +125,7 @@ def _chart_data(run: Run, metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _confusion(metrics: Mapping[str, Any], kind: str) -> dict[str, Any] | None:
-    """Return the confusion matrix with a shade for each count: ``d`` on the diagonal, ``x`` off it; None if too large."""
+    """Return the confusion matrix, a shade for each count (``d`` on the diagonal, ``x`` off it); None if too large."""
     confusion = metrics["errors"][kind]["confusion"]
     if len(confusion["category_ids"]) > MATRIX_CLASSES:
         return None
