@@ -70,6 +70,11 @@ def call_tool(monkeypatch, capsys):
     """Run a tool's main() in this process; returns the exit status and all it printed."""
 
     def call(cwd, name, *args):
+        from mmengine.visualization import Visualizer
+
+        # A process has one visualizer, which goes by its first one's type.
+        for kind in (Visualizer, *Visualizer.__subclasses__()):
+            kind._instance_dict.clear()
         spec = importlib.util.spec_from_file_location(Path(name).stem, TOOLS / name)
         tool = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(tool)
