@@ -19,7 +19,7 @@ _WAY_OUT = "tools/check_dataset.py tells more; --skip-preflight trains all the s
 
 
 def preflight(cfg: Config, norms: bool = True) -> str:
-    """Check what a training needs before it begins, in seconds: 7 s for COCO on one core, nearly all of it JSON.
+    """Check what a training needs before it begins, in seconds: some 9 for COCO, most of them JSON.
 
     Annotation files are read without their polygons, and of the images the headers of a few; ``tools/check_dataset.py``
     looks at all. Data sets that do not read COCO's format, and what is not on a local disk, are left to mmdet.
