@@ -178,7 +178,7 @@ def main() -> None:
         return
     rows = [row for iou_type in args.iou_type for row in measure(args.images, args.classes, iou_type, args.runs)]
     report = {
-        "what": "a COCO evaluation: time, growth of memory; medians over the runs, of fresh processes that take turns, measured",
+        "what": "a COCO evaluation: time, growth of memory; medians over runs in fresh processes that take turns",
         "cpu": environment.cpu_name(),
         "cores": os.cpu_count(),
         "images": args.images,
