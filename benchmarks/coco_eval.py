@@ -26,8 +26,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import common
+import coco_engines
 import numpy as np
+import process_memory
 
 from mmgn.compat import environment
 
@@ -116,7 +117,7 @@ def predictions(truth: dict[str, Any], results: list[dict[str, Any]]) -> list[An
 def evaluate(contender: str, folder: Path, iou_type: str) -> dict[str, Any]:
     """Evaluate once, in this process."""
     truth, results = pickle.loads((folder / "data.pickle").read_bytes())
-    if contender in common.ENGINES:
+    if contender in coco_engines.ENGINES:
         if iou_type == "segm":
             for entry in results:
                 # With it pycocotools goes by the box's area.
@@ -124,7 +125,7 @@ def evaluate(contender: str, folder: Path, iou_type: str) -> dict[str, Any]:
         # Imported before the clock starts.
         __import__("pycocotools.cocoeval" if contender == "pycocotools" else "mmgn.evaluation.fast_coco_metric")
         __import__("faster_coco_eval")
-        compute = common.ENGINES[contender]
+        compute = coco_engines.ENGINES[contender]
         arguments: tuple[Any, ...] = (truth, results, iou_type)
     else:
         # mmgn first: it fits mmdet to what is installed.
@@ -135,13 +136,13 @@ def evaluate(contender: str, folder: Path, iou_type: str) -> dict[str, Any]:
         metric.dataset_meta = {"classes": [category["name"] for category in truth["categories"]]}
         compute, arguments = metric.compute_metrics, (predictions(truth, results),)
         del truth, results
-    before = common.resident_mib("VmRSS")
-    common.restart_peak()
+    before = process_memory.resident_mib("VmRSS")
+    process_memory.restart_peak()
     with open(os.devnull, "w") as devnull, contextlib.redirect_stdout(devnull):
         start, cpu_start = time.perf_counter(), time.process_time()
         figures = compute(*arguments)
         seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
-    memory = common.resident_mib("VmHWM") - before
+    memory = process_memory.resident_mib("VmHWM") - before
     return {"seconds": seconds, "cpu_seconds": cpu_seconds, "memory_mb": memory, "figures": figures}
 
 

@@ -24,7 +24,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import common
+import process_memory
 import synthetic_coco
 
 import mmgn
@@ -56,13 +56,13 @@ def load(kind: str, file: Path, cache: Path) -> dict[str, float]:
     DATASETS.get("mmdet.SharedCocoDataset")
     gc.collect()
     before = memory()
-    common.restart_peak()
-    resident = common.resident_mib("VmRSS")
+    process_memory.restart_peak()
+    resident = process_memory.resident_mib("VmRSS")
     wall, cpu = time.perf_counter(), time.process_time()
     dataset = DATASETS.build(cfg)
     result = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
     result["rank_uss_mib"] = memory()["uss"] - before["uss"]
-    result["peak_mib"] = common.resident_mib("VmHWM") - resident
+    result["peak_mib"] = process_memory.resident_mib("VmHWM") - resident
     result["items_mib"] = dataset.data_bytes.nbytes / 2**20
     return result | workers(dataset)
 

@@ -21,8 +21,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import common
+import coco_engines
 import numpy as np
+import process_memory
 import synthetic_coco
 
 import mmgn
@@ -62,12 +63,12 @@ def measure(engine: str, file: Path) -> dict[str, float]:
     """Evaluate detections for the annotation file, in this process."""
     truth = json.loads(file.read_text())
     results = detections(truth)
-    common.restart_peak()
-    before = common.resident_mib("VmRSS")
+    process_memory.restart_peak()
+    before = process_memory.resident_mib("VmRSS")
     wall, cpu = time.perf_counter(), time.process_time()
-    value = common.ENGINES[engine](truth, results, "bbox")[0]
+    value = coco_engines.ENGINES[engine](truth, results, "bbox")[0]
     seconds = {"seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
-    return seconds | {"peak_mib": common.resident_mib("VmHWM") - before, "mAP": value}
+    return seconds | {"peak_mib": process_memory.resident_mib("VmHWM") - before, "mAP": value}
 
 
 def collect(rank: int, port: int, images: int) -> None:
@@ -152,7 +153,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", nargs="+", type=int, default=IMAGES, help=f"numbers of images {IMAGES}")
     parser.add_argument(
-        "--engines", nargs="+", choices=common.ENGINES, default=list(common.ENGINES), help="what evaluates [both]"
+        "--engines",
+        nargs="+",
+        choices=coco_engines.ENGINES,
+        default=list(coco_engines.ENGINES),
+        help="what evaluates [both]",
     )
     parser.add_argument("--repeats", type=int, default=3, help="processes per figure; from 20,000 images on one [3]")
     parser.add_argument("--memory-gib", type=float, default=12, help="address space of a process, at most [12]")

@@ -58,7 +58,7 @@ def test_engines_judge_the_same(synthetic, benchmark_module, tmp_path):
     truth = json.loads((tmp_path / "a.json").read_text())
     results = evaluation.detections(truth)
     assert len(results) == 40 * evaluation.DETECTIONS
-    theirs, ours = (judge(truth, results, "bbox") for judge in benchmark_module("common").ENGINES.values())
+    theirs, ours = (judge(truth, results, "bbox") for judge in benchmark_module("coco_engines").ENGINES.values())
     assert ours == pytest.approx(theirs, abs=1e-12)
     assert ours[0] > 0.02
 

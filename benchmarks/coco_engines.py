@@ -1,6 +1,5 @@
-"""What several benchmarks use: the engines that evaluate as COCO does, and the memory of this process."""
+"""The engines that evaluate as COCO does, side by side in the benchmarks."""
 
-from pathlib import Path
 from typing import Any
 
 
@@ -30,14 +29,3 @@ def with_mmgn(truth: dict[str, Any], results: list[dict[str, Any]], iou_type: st
 
 
 ENGINES = {"pycocotools": with_pycocotools, "mmgn": with_mmgn}
-
-
-def restart_peak() -> None:
-    """Forget the peak of memory so far (proc(5))."""
-    Path("/proc/self/clear_refs").write_text("5")
-
-
-def resident_mib(key: str) -> float:
-    """Return the resident set's size, ``VmRSS``, or its peak, ``VmHWM``."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(key)) / 1024
