@@ -13,13 +13,13 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapperDict
 from torch import Tensor
 
 from mmgn.engine.image_sizes import batch_sizes
 from mmgn.engine.launch import build_runner
 from mmgn.engine.memory import device_of, memory_kind, peak_memory_mb, restart_peak
+from mmgn.engine.model import unwrapped
 from mmgn.engine.norm_table import norm_table
 from mmgn.engine.training import train
 from mmgn.models.listing import aligned
@@ -101,7 +101,7 @@ _LASTING = ("ProgressHook", "ResultsHook", "RunRecordHook", "ProfileHook")
 
 
 def _report(cfg: Config, runner: Any, measured: _Measurement) -> str:
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = unwrapped(runner.model)
     memory, checkpoint_mb = _memory(runner, model, measured)
     iters, epoch = runner.max_iters, len(runner.train_dataloader)
     losses = ", ".join(f"{name} {value:.4g}" for name, value in (measured.losses or {}).items() if "loss" in name)

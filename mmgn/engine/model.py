@@ -4,10 +4,16 @@ from collections.abc import Iterator
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.model import is_model_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 _NORM_TYPES = ("FusedGN", "GN", "BN", "SyncBN", "FrozenBN", "LN", "IN")
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the model in a wrapper such as DDP's, or the model itself."""
+    return model.module if is_model_wrapper(model) else model  # type: ignore[return-value]
 
 
 def build_model(cfg: Config) -> nn.Module:

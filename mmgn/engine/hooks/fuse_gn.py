@@ -3,9 +3,9 @@
 from typing import Any
 
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 
+from mmgn.engine.model import unwrapped
 from mmgn.models import FusionReport, fuse_gn
 
 
@@ -25,7 +25,7 @@ class FuseGNHook(Hook):
 
     def before_run(self, runner: Any) -> None:
         """Fuse the model, inside its wrapper if it has one."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         report = fuse_gn(model)
         # A runner that trains and then tests comes here twice.
         if report != self._report:

@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from torch import nn
+
+from mmgn.engine.model import unwrapped
 
 
 @HOOKS.register_module()
@@ -28,7 +29,7 @@ class ChannelsLastHook(Hook):
 
     def before_run(self, runner: Any) -> None:
         """Change the format."""
-        model = _unwrapped(runner.model)
+        model = unwrapped(runner.model)
         # A runner that trains and then tests comes here twice.
         if model is self._model:
             return
@@ -73,7 +74,7 @@ class CompileHook(Hook):
 
     def before_train(self, runner: Any) -> None:
         """Compile; after FuseGNHook, weights and EMA, so that none of them sees the difference."""
-        model = _unwrapped(runner.model)
+        model = unwrapped(runner.model)
         found = {name: module for name in self.parts if isinstance(module := getattr(model, name, None), nn.Module)}
         if not found:
             raise ValueError(f"CompileHook: {type(model).__name__} has none of {', '.join(self.parts)}; name its parts")
@@ -94,7 +95,3 @@ def check_backend(name: str) -> None:
         raise ValueError(
             f"no backend {name!r} of torch.compile here; there are {known}; and for tests eager, aot_eager"
         )
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model  # type: ignore[return-value]

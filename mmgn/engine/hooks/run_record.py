@@ -15,14 +15,15 @@ from typing import Any
 import torch
 from mmengine.dist import get_world_size, master_only
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop
 
 from mmgn.compat import environment
+from mmgn.engine.data import metrics as metrics_of
 from mmgn.engine.epoch_loop import epochs_done
 from mmgn.engine.files import write_whole
 from mmgn.engine.memory import device_of, memory_kind, peak_memory_mb, restart_peak
+from mmgn.engine.model import unwrapped
 from mmgn.engine.norm_table import FOLDED_HEADS, norm_table
 
 
@@ -255,13 +256,11 @@ def _classes(dataset: Any) -> list[str] | None:
 
 
 def _metric_ann_file(cfg: Any, stage: str) -> str | None:
-    evaluator = cfg.get(f"{stage}_evaluator")
-    metrics = evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
-    return next((m["ann_file"] for m in metrics if isinstance(m, Mapping) and m.get("ann_file")), None)
+    return next((metric["ann_file"] for _, metric in metrics_of(cfg, stage) if metric.get("ann_file")), None)
 
 
 def _norms(runner: Any) -> dict[str, Any] | None:
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    model = unwrapped(runner.model)
     try:
         table = norm_table(model, runner.cfg)
     except (TypeError, ValueError):

@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from mmengine.dist import all_reduce_dict
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.structures import PixelData
+
+from mmgn.engine.model import unwrapped
 
 
 @HOOKS.register_module()
@@ -48,7 +49,7 @@ class ValLossHook(Hook):
     @torch.no_grad()
     def after_val_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         """Add up a batch's losses."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model: Any = unwrapped(runner.model)
         with _own_randomness(batch_idx):
             batch = model.data_preprocessor(data_batch, False)
             samples = batch["data_samples"]
