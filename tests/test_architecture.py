@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "mmgn"
 # From top to bottom. mmgn.testing sits on the op; registration ties the lower parts to mmengine.
 LAYERS = [
+    "study",
     "report",
     "engine",
     "evaluation",
