@@ -1,4 +1,4 @@
-"""The forwards of torch, mmcv and mmdet that :func:`mmgn.fuse_gn` knows, with norm and activation as one call."""
+"""The forwards of torch, mmcv, mmdet, mmseg and mmpretrain that :func:`mmgn.fuse_gn` knows, with one call for two."""
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmgn.layers import FusedGN
-from mmgn.models.fused_forward import FusedForward, Site, norm_act, obstacle, own_class
+from mmgn.models.fused_forward import FusedForward, Site, hooked, norm_act, obstacle, own_class
 
 
 class ConvModuleForward(FusedForward):
@@ -55,7 +55,7 @@ class SequentialForward(FusedForward):
 
 
 class ResNetForward(FusedForward):
-    """mmdet's ResNet, for its stem. A deep stem is a Sequential."""
+    """ResNet of mmdet, mmseg and mmpretrain, for its stem. A deep stem is a Sequential."""
 
     @staticmethod
     def _sites(module: Any) -> Iterator[Site]:
@@ -74,12 +74,12 @@ class ResNetForward(FusedForward):
 
 
 class BasicBlockForward(FusedForward):
-    """mmdet's BasicBlock, of ResNet-18 and ResNet-34."""
+    """BasicBlock of mmdet, mmseg and mmpretrain, in ResNet-18 and ResNet-34."""
 
     @staticmethod
     def _sites(module: Any) -> Iterator[Site]:
         yield Site(module.norm1_name, module.norm1, module.relu)
-        yield Site(module.norm2_name, module.norm2, module.relu, residual=True)
+        yield _last_site(module, "norm2")
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the block's output, of (N, planes, H / stride, W / stride)."""
@@ -87,13 +87,13 @@ class BasicBlockForward(FusedForward):
 
 
 class BottleneckForward(FusedForward):
-    """mmdet's Bottleneck, of ResNet, ResNeXt and RegNet."""
+    """Bottleneck of mmdet, mmseg and mmpretrain, in ResNet, ResNeXt and RegNet."""
 
     @staticmethod
     def _sites(module: Any) -> Iterator[Site]:
         yield Site(module.norm1_name, module.norm1, module.relu)
         yield Site(module.norm2_name, module.norm2, module.relu)
-        yield _last_site(module)
+        yield _last_site(module, "norm3")
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the block's output, of (N, planes * expansion, H / stride, W / stride)."""
@@ -108,7 +108,7 @@ class Bottle2neckForward(FusedForward):
         yield Site(module.norm1_name, module.norm1, module.relu)
         for i, norm in enumerate(module.bns):
             yield Site(f"bns.{i}", norm, module.relu)
-        yield _last_site(module)
+        yield _last_site(module, "norm3")
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the block's output, of (N, planes * expansion, H / stride, W / stride)."""
@@ -119,9 +119,15 @@ class Bottle2neckForward(FusedForward):
 _FORWARDS: dict[tuple[str, str], type[FusedForward]] = {
     ("torch.nn.modules.container", "Sequential.forward"): SequentialForward,
     ("mmcv.cnn.bricks.conv_module", "ConvModule.forward"): ConvModuleForward,
-    ("mmdet.models.backbones.resnet", "ResNet.forward"): ResNetForward,
-    ("mmdet.models.backbones.resnet", "BasicBlock.forward"): BasicBlockForward,
-    ("mmdet.models.backbones.resnet", "Bottleneck.forward"): BottleneckForward,
+    **{
+        (f"{package}.models.backbones.resnet", f"{name}.forward"): forward
+        for package in ("mmdet", "mmseg", "mmpretrain")
+        for name, forward in (
+            ("ResNet", ResNetForward),
+            ("BasicBlock", BasicBlockForward),
+            ("Bottleneck", BottleneckForward),
+        )
+    },
     ("mmdet.models.backbones.res2net", "Bottle2neck.forward"): Bottle2neckForward,
 }
 
@@ -149,13 +155,13 @@ def _checkpointed(forward: Callable[[Any, Tensor], Tensor], block: Any, x: Tenso
 
 def _basic_block(block: Any, x: Tensor) -> Tensor:
     out = norm_act(block.norm1, block.relu, block.conv1(x))
-    return norm_act(block.norm2, block.relu, block.conv2(out), _shortcut(block, x))
+    return _last(block, x, block.norm2, block.conv2(out))
 
 
 def _bottleneck(block: Any, x: Tensor) -> Tensor:
     out = _plugins(block, "after_conv1", norm_act(block.norm1, block.relu, block.conv1(x)))
     out = _plugins(block, "after_conv2", norm_act(block.norm2, block.relu, block.conv2(out)))
-    return _last(block, x, block.conv3(out))
+    return _last(block, x, block.norm3, block.conv3(out))
 
 
 def _bottle2neck(block: Any, x: Tensor) -> Tensor:
@@ -168,26 +174,38 @@ def _bottle2neck(block: Any, x: Tensor) -> Tensor:
         outs.append(norm_act(norm, block.relu, conv(split.contiguous())))
     outs.append(block.pool(rest) if block.stage_type == "stage" and block.conv2_stride != 1 else rest)
     out = _plugins(block, "after_conv2", torch.cat(outs, 1))
-    return _last(block, x, block.conv3(out))
+    return _last(block, x, block.norm3, block.conv3(out))
 
 
-def _last(block: Any, x: Tensor, out: Tensor) -> Tensor:
-    """Return what a bottleneck with input ``x`` makes of ``out``, conv3's output."""
-    if block.with_plugins and block.after_conv3_plugin_names:
-        out = _plugins(block, "after_conv3", block.norm3(out))
+def _last(block: Any, x: Tensor, norm: nn.Module, out: Tensor) -> Tensor:
+    """Return what a block with input ``x`` makes of ``out``, the output of its last convolution."""
+    if _between(block):
+        out = _plugins(block, "after_conv3", norm(out))
+        out = block.drop_path(out) if hasattr(block, "drop_path") else out
         out += _shortcut(block, x)
         return block.relu(out)
-    return norm_act(block.norm3, block.relu, out, _shortcut(block, x))
+    return norm_act(norm, block.relu, out, _shortcut(block, x))
 
 
-def _last_site(block: Any) -> Site:
-    plugins = block.with_plugins and block.after_conv3_plugin_names
-    between = "a plugin comes before the residual" if plugins else ""
-    return Site(block.norm3_name, block.norm3, block.relu, residual=True, obstacle=between)
+def _last_site(block: Any, norm: str) -> Site:
+    name = getattr(block, f"{norm}_name")
+    return Site(name, getattr(block, norm), block.relu, residual=True, obstacle=_between(block))
+
+
+def _between(block: Any) -> str:
+    """Tell what comes between a block's last norm and the addition of the residual; '' for nothing."""
+    if getattr(block, "with_plugins", False) and block.after_conv3_plugin_names:
+        return "a plugin comes before the residual"
+    # mmpretrain's, an identity at a rate of 0.
+    drop_path = getattr(block, "drop_path", None)
+    drops = drop_path is not None and (type(drop_path) is not nn.Identity or hooked(drop_path))
+    return "stochastic depth comes before the residual" if drops else ""
 
 
 def _plugins(block: Any, position: str, x: Tensor) -> Tensor:
-    return block.forward_plugin(x, getattr(block, f"{position}_plugin_names")) if block.with_plugins else x
+    # mmpretrain's blocks have none.
+    plugins = getattr(block, "with_plugins", False)
+    return block.forward_plugin(x, getattr(block, f"{position}_plugin_names")) if plugins else x
 
 
 def _shortcut(block: Any, x: Tensor) -> Tensor:

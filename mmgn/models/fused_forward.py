@@ -50,7 +50,7 @@ def obstacle(norm: nn.Module, act: nn.Module | None) -> str:
         return f"applies {norm.activation} of its own"
     if type(norm).forward is not FusedGN.forward or "forward" in norm.__dict__ or "forward" in act.__dict__:
         return "the forward of norm or activation was replaced"
-    if _hooked(norm) or _hooked(act):
+    if hooked(norm) or hooked(act):
         return "hooks on norm or activation want what is between them"
     return ""
 
@@ -103,7 +103,8 @@ def own_class(module: nn.Module) -> type[nn.Module]:
     return type(module).__bases__[1] if isinstance(module, FusedForward) else type(module)
 
 
-def _hooked(module: nn.Module) -> bool:
+def hooked(module: nn.Module) -> bool:
+    """Return whether hooks want what goes into or comes out of a module."""
     return bool(
         module._forward_hooks
         or module._forward_pre_hooks

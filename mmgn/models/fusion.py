@@ -59,11 +59,12 @@ class FusionReport:
 def fuse_gn(model: nn.Module) -> FusionReport:
     """Fold the activation after each FusedGN of a built model into it, and a residual block's addition as well.
 
-    Covers ReLU and SiLU (Swish) in mmcv's ``ConvModule`` of order conv, norm, act; in mmdet's ``BasicBlock``,
-    ``Bottleneck``, ``Bottle2neck`` and the stem of ``ResNet``; in ``nn.Sequential``; and in their subclasses that
-    inherit ``forward``. The model is changed in place, and only in the class of those modules: names, state dict,
-    parameters and hooks stay, ``isinstance`` holds, ``copy.deepcopy`` and pickle work. Where hooks want the tensor
-    between norm and activation, now or later, the two are called one by one. A second call changes nothing.
+    Covers ReLU and SiLU (Swish) in mmcv's ``ConvModule`` of order conv, norm, act; in the ``BasicBlock``,
+    ``Bottleneck`` and stem of mmdet's, mmseg's and mmpretrain's ``ResNet``; in mmdet's ``Bottle2neck``; in
+    ``nn.Sequential``; and in their subclasses that inherit ``forward``. The model is changed in place, and only in the
+    class of those modules: names, state dict, parameters and hooks stay, ``isinstance`` holds, ``copy.deepcopy`` and
+    pickle work. Where hooks want the tensor between norm and activation, now or later, the two are called one by one.
+    A second call changes nothing.
 
     Args:
         model: the model, or its wrapper (DDP).
