@@ -53,11 +53,9 @@ def main() -> None:
     except (OSError, ValueError) as error:
         raise SystemExit(f"test.py: {error}") from None
 
-    from mmdet.evaluation import DumpDetResults
-
     runner = launch.build_runner(cfg)
     if args.out is not None:
-        runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
+        runner.test_evaluator.metrics.append(test_options.dump(cfg, args.out))
     try:
         runner.test()
     except CheckpointError as error:

@@ -33,9 +33,10 @@ def find_ann_file(entry: Any) -> Path | None:
 
 def find_img_dir(dataset: Any) -> Path | None:
     """Return the folder of a data set's images; None where it is not a local one."""
-    prefix = dataset.get("data_prefix") or {}
+    folders = _folders(dataset)
     # CocoDataset knows `img`, mmengine's default is `img_path`.
-    return _path(dataset.get("data_root") or "", prefix.get("img", prefix.get("img_path", "")), dataset)
+    prefix = next((folders[key] for key in ("data_prefix.img", "data_prefix.img_path") if key in folders), "")
+    return _path(dataset.get("data_root") or "", prefix, dataset)
 
 
 def find_classes(dataset: Any, cfg: Config) -> tuple[str, ...] | None:
@@ -141,6 +142,17 @@ def _nested(dataset: Any, where: str) -> Iterator[tuple[str, Any]]:
         yield where, dataset
 
 
+def _folders(dataset: Any) -> dict[str, Any]:
+    """Return a data set's image folders, below its root, by the setting that each stands in."""
+    prefix = dataset.get("data_prefix") or ""
+    if isinstance(prefix, dict):
+        return {f"data_prefix.{key}": folder for key, folder in prefix.items()}
+    if not prefix and dataset.get("type") == "ImageNet":
+        return {"split": dataset.get("split", "")}
+    # One folder by itself, which mmpretrain takes too; without any, its CustomDataset reads the root.
+    return {"data_prefix": prefix} if prefix or dataset.get("type") == "CustomDataset" else {}
+
+
 def _path(root: str, path: Any, owner: Any) -> Path | None:
     # A backend may map local-looking paths to a remote store.
     if not isinstance(path, str) or "://" in root or "://" in path or owner.get("backend_args"):
@@ -154,11 +166,11 @@ def _check_file(path: Path | None, *settings: str) -> None:
 
 
 def _check_folders(dataset: Any, where: str) -> None:
-    for key, prefix in (dataset.get("data_prefix") or {}).items():
+    for key, prefix in _folders(dataset).items():
         folder = _path(dataset.get("data_root") or "", prefix, dataset)
         if folder is None:
             continue
-        setting = f"{where}.data_prefix.{key}"
+        setting = f"{where}.{key}"
         if not folder.is_dir():
             raise FileNotFoundError(_missing("image folder", folder, "does not exist", setting, f"{where}.data_root"))
         if not any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.rglob("*")):

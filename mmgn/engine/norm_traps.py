@@ -79,7 +79,8 @@ def _small_batch(case: _Case) -> Iterator[str]:
 
 def _decayed(case: _Case) -> Iterator[str]:
     rows = case.norms("GN", "FusedGN", "BN", "SyncBN", decays=True)
-    if not rows:
+    # On ImageNet the paper decays them like all else.
+    if not rows or case.cfg.get("default_scope") == "mmpretrain":
         return
     wrapper = case.cfg["optim_wrapper"]
     paramwise = wrapper.get("paramwise_cfg") or {}

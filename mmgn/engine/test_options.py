@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.evaluator import BaseMetric, DumpResults
 
 from mmgn.engine.tta import use_test_time_augmentation
 
 _TEST_SETTINGS = ("test_dataloader", "test_cfg", "test_evaluator")
+# Of other types than mmdet's: what turns the hook on, and what takes the folder; mmsegmentation's visualizer has that.
+_PAINTERS = {"SegVisualizationHook": ("draw", None), "VisualizationHook": ("enable", "out_dir")}
 # What matplotlib falls back to without a display, and what draws into files alone.
 _WINDOWLESS = ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template")
 
@@ -25,7 +28,8 @@ def apply(cfg: Config, args: argparse.Namespace) -> None:
         OSError: ``--out`` cannot be written, or there is no display for ``--show``.
         ValueError: the config has no test, or no hook to show and paint with.
     """
-    missing = [setting for setting in _TEST_SETTINGS if not cfg.get(setting)]
+    # mmpretrain's test_cfg is an empty dict.
+    missing = [setting for setting in _TEST_SETTINGS if cfg.get(setting) is None]
     if missing:
         raise ValueError(
             f"config {cfg.filename} has no test: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set. "
@@ -46,6 +50,15 @@ def apply(cfg: Config, args: argparse.Namespace) -> None:
     if args.speed is not None:
         hooks.append(dict(type="SpeedHook", batch_size=args.speed))
     cfg.custom_hooks = [*(cfg.get("custom_hooks") or []), *hooks]
+
+
+def dump(cfg: Config, path: str) -> BaseMetric:
+    """Return what writes the predictions of a test to a pickle, masks as RLE where they are mmdet's."""
+    if (cfg.get("default_scope") or "mmdet") != "mmdet":
+        return DumpResults(out_file_path=path)
+    from mmdet.evaluation import DumpDetResults
+
+    return DumpDetResults(out_file_path=path)
 
 
 def check_writable(path: Path) -> None:
@@ -71,11 +84,17 @@ def _visualize(cfg: Config, args: argparse.Namespace) -> None:
             f"--show and --show-dir need a hook that config {cfg.filename} does not have: "
             "default_hooks=dict(visualization=dict(type='DetVisualizationHook'))."
         )
-    hook.draw = True
+    switch, folder = _PAINTERS.get(hook.type, ("draw", "test_out_dir"))
+    hook[switch] = True
+    if hook.type in _PAINTERS:
+        # Every image, as mmdet's does.
+        hook.interval = 1
     if args.show:
         hook.update(show=True, wait_time=args.wait_time)
-    if args.show_dir:
-        hook.test_out_dir = args.show_dir
+    if args.show_dir and folder:
+        hook[folder] = args.show_dir
+    elif args.show_dir:
+        cfg.visualizer.save_dir = args.show_dir
 
 
 def _check_display() -> None:

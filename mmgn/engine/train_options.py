@@ -225,7 +225,7 @@ def _resume(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def _validation(cfg: Config, args: argparse.Namespace) -> None:
-    if args.val_loss and not (cfg.get("val_cfg") and cfg.get("val_dataloader")):
+    if args.val_loss and (cfg.get("val_cfg") is None or not cfg.get("val_dataloader")):
         raise ValueError(f"--val-loss: {cfg.filename} validates nothing, it has no val_cfg or no val_dataloader")
 
 
@@ -251,11 +251,11 @@ def _add_hook(cfg: Config, hook: dict[str, Any]) -> None:
 
 
 def safe_checkpoints(cfg: Config) -> None:
-    """Have a config keep the last three checkpoints and the best by AP, unless it says else; each whole.
+    """Have a config keep the last three checkpoints and the best, unless it says else; each whole.
 
     Args:
-        cfg: changed in place. The best is by mask AP, by box AP where the evaluator judges no masks, and none where it
-            is not COCO's.
+        cfg: changed in place. The best is by mask AP, by box AP where the evaluator judges no masks, by top-1 accuracy
+            or mIoU; none where the evaluator gives none of them.
     """
     hooks = cfg.get("default_hooks") or {}
     hook = hooks.get("checkpoint", dict(type="CheckpointHook", interval=1))
@@ -270,14 +270,27 @@ def safe_checkpoints(cfg: Config) -> None:
 
 def best_metric(cfg: Config) -> str | None:
     """Return the name of the metric that the best checkpoint is chosen by, None where there is none known."""
-    if not cfg.get("val_cfg"):
+    # mmpretrain's is an empty dict.
+    if cfg.get("val_cfg") is None:
         return None
     evaluator = cfg.get("val_evaluator")
-    for metric in evaluator if isinstance(evaluator, (list, tuple)) else [evaluator or {}]:
-        if _kind(metric) in _COCO_METRICS and not metric.get("format_only"):
-            judged = metric.get("metric", "bbox")
-            judged = [judged] if isinstance(judged, str) else judged
-            for kind in ("segm", "bbox"):
-                if kind in judged:
-                    return f"{metric.get('prefix') or 'coco'}/{kind}_mAP"
+    metrics = evaluator if isinstance(evaluator, (list, tuple)) else [evaluator or {}]
+    return next(filter(None, map(_best_of, metrics)), None)
+
+
+def _best_of(metric: Any) -> str | None:
+    kind, prefix = _kind(metric), metric.get("prefix")
+    if metric.get("format_only"):
+        return None
+    if kind in _COCO_METRICS:
+        judged = metric.get("metric", "bbox")
+        judged = [judged] if isinstance(judged, str) else judged
+        best = next((name for name in ("segm", "bbox") if name in judged), None)
+        return f"{prefix or 'coco'}/{best}_mAP" if best else None
+    # mmsegmentation's, and mmpretrain's, which names thresholds in its keys where there are any.
+    if kind == "IoUMetric" and "mIoU" in metric.get("iou_metrics", "mIoU"):
+        return f"{prefix}/mIoU" if prefix else "mIoU"
+    if kind == "Accuracy" and not metric.get("thrs"):
+        topk = metric.get("topk", 1)
+        return f"{prefix or 'accuracy'}/top1" if topk == 1 or 1 in topk else None
     return None

@@ -268,9 +268,9 @@ def _clock(seconds: float) -> str:
 
 
 def _headline(metrics: dict[str, Any]) -> str:
-    """Such as ``bbox_mAP 0.412  segm_mAP 0.371``; the first number where no metric is a mAP."""
+    """Such as ``bbox_mAP 0.412  segm_mAP 0.371``, or mIoU; the first number where no metric is one of them."""
     values = {key.rpartition("/")[2]: value for key, value in metrics.items() if isinstance(value, numbers.Real)}
-    chosen = [name for name in values if name.endswith("mAP")] or list(values)[:1]
+    chosen = [name for name in values if name.endswith(("mAP", "mIoU"))] or list(values)[:1]
     return "  ".join(f"{name} {values[name]:.3f}" for name in chosen)
 
 
