@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -16,6 +17,15 @@ from mmgn.report.workdir import WorkDir
 COLORS = ("#3b7dd8", "#d9770a", "#2a9d6f", "#c2528b", "#7c6fd0", "#14919b", "#b5651d", "#858c96")
 # Everything that is no data is drawn in this colour, which the page replaces by that of its text.
 INK = "#1c2128"
+STYLE: Any = {
+    "text.parse_math": False,
+    "font.size": 9,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
 SIZE_INCHES = (4.6, 3.0)
 MARKER_LIMIT = 40
 
@@ -83,18 +93,7 @@ def _last(series: dict[str, Points], x_label: str) -> str:
 
 
 def _draw(name: str, x_label: str, series: dict[str, Points]) -> tuple[str, bytes]:
-    style: Any = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": name,
-        "text.parse_math": False,
-        "font.size": 9,
-        "text.color": INK,
-        "axes.labelcolor": INK,
-        "axes.edgecolor": INK,
-        "xtick.color": INK,
-        "ytick.color": INK,
-    }
-    with matplotlib.rc_context(style):
+    with matplotlib.rc_context(STYLE | {"svg.fonttype": "none", "svg.hashsalt": name}):
         height = SIZE_INCHES[1] + 0.18 * max(0, (len(series) - 1) // 2)
         figure = Figure(figsize=(SIZE_INCHES[0], height), layout="constrained")
         axes = figure.add_subplot()
@@ -116,11 +115,16 @@ def _draw(name: str, x_label: str, series: dict[str, Points]) -> tuple[str, byte
         places = {x for points in series.values() for x, _ in points}
         if len(places) == 1:
             axes.set_xlim(min(places) - 1, min(places) + 1)
-        axes.grid(color=INK, alpha=0.12, linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
+        clear(axes)
         if len(series) > 1:
             figure.legend(axes.lines, list(series), loc="outside lower center", ncols=2, frameon=False, fontsize=8.5)
-        return _svg(figure), _png(figure)
+        return _svg(figure), png(figure)
+
+
+def clear(axes: Axes) -> None:
+    """Take the frame away, and leave a faint grid."""
+    axes.grid(color=INK, alpha=0.12, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _svg(figure: Figure) -> str:
@@ -133,7 +137,8 @@ def _svg(figure: Figure) -> str:
     return svg.replace(INK, "currentColor")
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """Return a figure as PNG, dark on white, without what differs from machine to machine."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=160, facecolor="white", metadata={"Software": None})
     return buffer.getvalue()
