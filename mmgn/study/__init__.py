@@ -1,0 +1,1 @@
+"""Norm against norm over batch sizes, groups and tasks: tools/study.py."""

@@ -1,0 +1,93 @@
+"""A cell's config: the base config with the cell's norm, batch size, learning rate and seed."""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mmgn.engine.norm_swap.diff import config_text, difference
+from mmgn.study.grid import Cell
+
+#: What mmdet and mmsegmentation give torchvision's weights.
+_IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True)
+
+
+def norm_cfg(cell: Cell) -> dict[str, Any]:
+    """Return a cell's norm as a config has it."""
+    if cell.norm == "BN*":
+        # Frozen wherever it stands: norm_eval=True with requires_grad=False is so in a backbone alone.
+        return {"type": "mmdet.FrozenBN"}
+    if cell.norm in ("BN", "SyncBN"):
+        return {"type": cell.norm}
+    groups = {"num_groups": cell.num_groups, "channels_per_group": cell.channels_per_group}
+    return {"type": "FusedGN", **{key: value for key, value in groups.items() if value}}
+
+
+def base_groups(cfg: Config) -> dict[str, int]:
+    """Return the groups of a base config, as a cell has them.
+
+    Raises:
+        ValueError: it has no norm of type FusedGN, or norms of several groups.
+    """
+    found: list[dict[str, int]] = []
+    for holder in _holders(cfg.model):
+        norm = holder["norm_cfg"]
+        key = "channels_per_group" if norm.get("channels_per_group") else "num_groups"
+        groups = {key: norm.get(key, 32)}
+        if groups not in found:
+            found.append(groups)
+    if len(found) != 1:
+        what = " and ".join(map(str, found)) or "none"
+        raise ValueError(f"{cfg.filename} must have norm_cfg=dict(type='FusedGN') of one kind all over, found {what}")
+    return found[0]
+
+
+def put_norm(cfg: Config, cell: Cell) -> None:
+    """Put the cell's norm in the place of every FusedGN of a base config's model."""
+    for holder in list(_holders(cfg.model)):
+        holder["norm_cfg"] = norm_cfg(cell)
+    if cell.norm in ("BN", "SyncBN"):
+        # mmdet's ResNet would norm with running statistics in training.
+        cfg.model.backbone.norm_eval = False
+
+
+def start_from(cfg: Config, weights: str | None) -> None:
+    """Have a training start from scratch, or from weights.
+
+    Args:
+        cfg: changed in place.
+        weights: a checkpoint of the whole model; or, with a scheme, of a backbone that torchvision has pretrained,
+            which gets its images as it was trained on them; None for random ones.
+    """
+    cfg.load_from = None
+    backbone = cfg.model.backbone
+    if "pretrained" in cfg.model:
+        cfg.model.pretrained = None
+    if (backbone.get("init_cfg") or {}).get("type") == "Pretrained":
+        backbone.init_cfg = None
+    if weights and "://" in weights:
+        backbone.init_cfg = dict(type="Pretrained", checkpoint=weights)
+        cfg.model.setdefault("data_preprocessor", {}).update(_IMAGENET)
+    else:
+        cfg.load_from = weights
+
+
+def write_config(path: Path, base: Config, cfg: Config) -> None:
+    """Write a cell's config as a difference to its base config."""
+    old, new = (copy.deepcopy(each._cfg_dict.to_dict()) for each in (base, cfg))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = config_text(str(Path(base.filename).resolve()), difference(old, new), {}, {})
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        path.write_text(text, encoding="utf-8")
+
+
+def _holders(node: Any) -> Iterator[Any]:
+    """Yield the parts of a model's config that have a norm_cfg of type FusedGN."""
+    if isinstance(node, dict):
+        norm = node.get("norm_cfg")
+        if isinstance(norm, dict) and norm.get("type") == "FusedGN":
+            yield node
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, (list, tuple)) else ():
+        yield from _holders(child)

@@ -1,0 +1,44 @@
+"""One cell trained in a process of its own, as tools/train.py trains a config, with a log in the console's place."""
+
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+
+import torch
+
+from mmgn.compat import packages
+from mmgn.engine import launch, train_options
+from mmgn.engine.config import load_config, record_run
+from mmgn.engine.data import check_data
+from mmgn.study.record import LOG
+
+# A run's record asks for it. The server that the cells' processes are forked from asks once, for all of them.
+packages.owners_of("torch")
+
+
+def train_cell(config: Path, work_dir: Path, threads: int) -> None:
+    """Train a cell's config; run as a process's target, which exits with 1 where that fails.
+
+    Args:
+        config: the cell's.
+        work_dir: of the cell; what is printed goes into its log, and ends with the error if there is one.
+        threads: torch's.
+    """
+    # Ctrl-C is for the study's process to act on.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with (work_dir / LOG).open("ab") as log:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+            os.dup2(log.fileno(), stream.fileno())
+    torch.set_num_threads(threads)
+    try:
+        cfg = load_config(str(config), work_dir=str(work_dir))
+        check_data(cfg, "train", "val")
+        record_run(cfg)
+        train_options.safe_checkpoints(cfg)
+        launch.build_runner(cfg).train()
+    except Exception:
+        traceback.print_exc()
+        raise SystemExit(1) from None
