@@ -16,7 +16,7 @@ from matplotlib.ticker import NullLocator
 from mmgn.engine.files import write_whole
 from mmgn.report.curves import STYLE, clear, png
 from mmgn.study import quoted
-from mmgn.study.results import METRICS, Row, by_seed, group_series, read_csv, settings_over_batches
+from mmgn.study.results import GROUP_KINDS, METRICS, Row, by_seed, group_series, read_csv, settings_over_batches
 
 # Okabe and Ito's colours, told apart with any colour vision; markers differ as well.
 LOOKS = {
@@ -33,8 +33,6 @@ QUOTED = "--"
 #: Between the lines of a panel, in octaves of x.
 ASIDE = 0.05
 WIDTH_INCHES, ROW_INCHES, COLUMNS = 9.0, 3.0, 3
-X_LABELS = {"num_groups": "groups", "channels_per_group": "channels a group"}
-EXTREMES = {"num_groups": "LN", "channels_per_group": "IN"}
 
 
 @dataclass(frozen=True)
@@ -68,13 +66,14 @@ def draw(csv_path: Path, out_dir: Path) -> list[Path]:
         ValueError: the file is no study.csv.
     """
     _, rows = read_csv(Path(csv_path))
-    pictures = {"batch_sizes": batch_panels(rows), "groups": group_panels(rows)}
+    panels = batch_panels(rows)
+    batches = [panels[start : start + COLUMNS] for start in range(0, len(panels), COLUMNS)]
     written = []
-    for name, panels in pictures.items():
-        if panels:
+    for name, grid, share_y in (("batch_sizes", batches, False), ("groups", group_panels(rows), True)):
+        if grid:
             path = Path(out_dir) / f"{name}.png"
             with matplotlib.rc_context(STYLE):
-                write_whole(path, png(figure_of(panels, COLUMNS if name == "batch_sizes" else 2)))
+                write_whole(path, png(figure_of(grid, share_y)))
             written.append(path)
     return written
 
@@ -83,7 +82,7 @@ def batch_panels(rows: Sequence[Row]) -> list[Panel]:
     """Return a panel for each metric on each data set, a line a norm, and the paper's beside classification."""
     panels = []
     for own, metric in _measured(rows):
-        lines: list[Line] = []
+        lines = []
         settings = settings_over_batches(own)
         sizes = sorted({row.batch_size for row in own})
         for setting in settings:
@@ -99,41 +98,45 @@ def batch_panels(rows: Sequence[Row]) -> list[Panel]:
     return panels
 
 
-def group_panels(rows: Sequence[Row]) -> list[Panel]:
-    """Return panels for the number of groups and that of channels a group, and the paper's beside classification."""
-    panels: list[Panel] = []
-    kinds: dict[str, None] = {}
+def group_panels(rows: Sequence[Row]) -> list[list[Panel]]:
+    """Return a row of panels for each metric on each data set, and the paper's below classification.
+
+    In a row are the number of groups and that of channels a group, as far as they are varied.
+    """
+    grid: list[list[Panel]] = []
     for own, metric in _measured(rows):
-        found = group_series(own)
-        for kind in dict.fromkeys(series.kind for series in found):
-            lines = []
-            for series in (series for series in found if series.kind == kind):
-                cells = {
-                    number: list(by_seed(own, setting, series.batch_size, metric).values())
-                    for number, setting in series.settings.items()
-                }
-                lines.append(Line(f"batch {series.batch_size}", cells, LOOKS["GN"], DASHES[len(lines) % len(DASHES)]))
-            panels.append(_group_panel(own[0].data, kind, metric, lines))
-            kinds[kind] = None
-    if any(row.task == "classification" for row in rows):
-        for kind in kinds:
-            line = Line("batch 32, quoted", _single(quoted.groups()[kind]), LOOKS["GN"], QUOTED)
-            panels.append(_group_panel(quoted.MARK, kind, "top1_error", [line]))
-    return panels
+        lines: dict[str, list[Line]] = {}
+        for series in group_series(own):
+            cells = {
+                number: list(by_seed(own, setting, series.batch_size, metric).values())
+                for number, setting in series.settings.items()
+            }
+            if any(cells.values()):
+                same = lines.setdefault(series.kind, [])
+                same.append(Line(f"batch {series.batch_size}", cells, LOOKS["GN"], DASHES[len(same) % len(DASHES)]))
+        if lines:
+            grid.append([_group_panel(own[0].data, kind, metric, same) for kind, same in lines.items()])
+    if grid and any(row.task == "classification" for row in rows):
+        label = f"batch {quoted.NORMS_BATCH_SIZE}, quoted"
+        lines = {kind: [Line(label, _single(errors), LOOKS["GN"], QUOTED)] for kind, errors in quoted.groups().items()}
+        grid.append([_group_panel(quoted.MARK, kind, "top1_error", same) for kind, same in lines.items()])
+    return grid
 
 
-def figure_of(panels: Sequence[Panel], columns: int) -> Figure:
-    """Draw panels in rows of so many, with one legend below."""
-    columns = min(columns, len(panels))
-    height = math.ceil(len(panels) / columns)
+def figure_of(grid: Sequence[Sequence[Panel]], share_y: bool = False) -> Figure:
+    """Draw rows of panels, which may share their y axis, with one legend below."""
+    columns = max(map(len, grid))
     width = WIDTH_INCHES if columns > 1 else WIDTH_INCHES / 2
-    figure = Figure(figsize=(width, ROW_INCHES * height + 0.3), layout=ConstrainedLayoutEngine(w_pad=0.08, wspace=0.02))
+    layout = ConstrainedLayoutEngine(w_pad=0.08, wspace=0.02)
+    figure = Figure(figsize=(width, ROW_INCHES * len(grid) + 0.3), layout=layout)
     handles: dict[str, Any] = {}
-    for index, panel in enumerate(panels, 1):
-        axes = figure.add_subplot(height, columns, index)
-        _draw_panel(axes, panel)
-        for line, drawn in zip(panel.lines, axes.lines, strict=True):
-            handles.setdefault(line.label, drawn)
+    for index, panels in enumerate(grid):
+        axes = None
+        for column, panel in enumerate(panels, 1):
+            axes = figure.add_subplot(len(grid), columns, index * columns + column, sharey=axes if share_y else None)
+            _draw_panel(axes, panel)
+            for line, drawn in zip(panel.lines, axes.lines, strict=True):
+                handles.setdefault(line.label, drawn)
     figure.legend(handles.values(), handles, loc="outside lower center", ncols=6, frameon=False)
     return figure
 
@@ -165,7 +168,8 @@ def _draw_panel(axes: Axes, panel: Panel) -> None:
 
 
 def _group_panel(title: str, kind: str, metric: str, lines: Sequence[Line]) -> Panel:
-    return Panel(title, X_LABELS[kind], str(METRICS[metric]), lines, {1: f"1 ({EXTREMES[kind]})"})
+    words, extreme = GROUP_KINDS[kind]
+    return Panel(title, words, str(METRICS[metric]), lines, {1: f"1 ({extreme})"})
 
 
 def _single(figures: Mapping[int, float]) -> dict[int, list[float]]:

@@ -5,6 +5,7 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 
@@ -25,6 +26,8 @@ METRICS = {
     "mask_AP": Metric("mask AP", higher_is_better=True),
     "mIoU": Metric("mIoU", higher_is_better=True),
 }
+#: Ways to say a group norm's groups: in words, and the norm that stands at 1.
+GROUP_KINDS = {"num_groups": ("groups", "LN"), "channels_per_group": ("channels a group", "IN")}
 
 
 @dataclass(frozen=True)
@@ -89,10 +92,11 @@ def read_csv(path: Path) -> tuple[list[str], list[Row]]:
     Raises:
         ValueError: a column is missing, or what it holds is no number or no new cell.
     """
-    lines = path.read_text(encoding="utf-8").splitlines()
-    head = [line.removeprefix("#").strip() for line in lines if line.startswith("#")]
+    with path.open(newline="", encoding="utf-8") as file:
+        lines = list(file)
+    head = [line.removeprefix("#").strip() for line in takewhile(lambda line: line.startswith("#"), lines)]
     rows: dict[tuple[str, str, Setting, int, int], Row] = {}
-    for number, cells in enumerate(csv.DictReader(line for line in lines if not line.startswith("#")), 1):
+    for number, cells in enumerate(csv.DictReader(lines[len(head) :]), 1):
         try:
             row = _row(cells)
         except (KeyError, TypeError, ValueError) as error:
@@ -145,15 +149,9 @@ def settings_over_batches(rows: Iterable[Row]) -> list[Setting]:
 
 @dataclass(frozen=True)
 class GroupSeries:
-    """Settings that differ in ``kind``, ``num_groups`` or ``channels_per_group``, as the paper's table 3.
-
-    Attributes:
-        extreme: the norm that stands at 1: LN has one group, IN one channel a group.
-        settings: by number, largest first.
-    """
+    """Settings by number of one of :data:`GROUP_KINDS`, largest first, as in the paper's table 3."""
 
     kind: str
-    extreme: str
     batch_size: int
     settings: Mapping[int, Setting]
 
@@ -165,12 +163,12 @@ def group_series(rows: Sequence[Row]) -> list[GroupSeries]:
         settings = dict.fromkeys(row.setting for row in rows if row.batch_size == batch_size)
         if sum(setting.norm == "GN" for setting in settings) < 2:
             continue
-        for kind, extreme in (("num_groups", "LN"), ("channels_per_group", "IN")):
+        for kind, (_, extreme) in GROUP_KINDS.items():
             own = {getattr(setting, kind): setting for setting in settings if getattr(setting, kind) is not None}
             if own and Setting(extreme) in settings:
                 own.setdefault(1, Setting(extreme))
             if own:
-                found.append(GroupSeries(kind, extreme, batch_size, dict(sorted(own.items(), reverse=True))))
+                found.append(GroupSeries(kind, batch_size, dict(sorted(own.items(), reverse=True))))
     return found
 
 
@@ -180,7 +178,7 @@ def _row(cells: Mapping[str, str]) -> Row:
     return Row(
         task=cells["task"],
         data=cells["data"],
-        setting=Setting(cells["norm"], *(_groups(cells, kind) for kind in ("num_groups", "channels_per_group"))),
+        setting=Setting(cells["norm"], *(_groups(cells, kind) for kind in GROUP_KINDS)),
         batch_size=int(cells["batch_size"]),
         seed=int(cells["seed"]),
         status=cells["status"],

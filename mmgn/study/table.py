@@ -1,7 +1,7 @@
 """summary.md: a study's figures over seeds, what the paper's claims come to in them, and what is not measured yet."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from mmgn.report.markdown import escaped, render_table
 from mmgn.report.table import NONE, Table
 from mmgn.study import quoted
 from mmgn.study.results import (
+    GROUP_KINDS,
     METRICS,
     GroupSeries,
     Row,
@@ -21,8 +22,6 @@ from mmgn.study.results import (
     summarise,
 )
 from mmgn.study.verdict import RULE, Difference, change, claims, paired, spans
-
-KINDS = {"num_groups": "Groups", "channels_per_group": "Channels a group"}
 
 
 def write_summary(csv_path: Path) -> Path:
@@ -58,17 +57,14 @@ def markdown(head: Sequence[str], rows: Sequence[Row]) -> str:
 def _data_set(rows: Sequence[Row], metric: str) -> list[str]:
     """Return the tables of one metric on one data set."""
     parts = [render_table(over_batches(rows, metric))]
-    if any(setting.norm == "GN" for setting in settings_over_batches(rows)):
-        parts += ["Difference from GN, paired by seed:", render_table(differences_from_gn(rows, metric))]
+    if found := verdicts(rows, metric):
+        unit = "points lost" if METRICS[metric].higher_is_better else "points of error"
+        parts += [f"The paper's claims, in {unit}:", render_table(found)]
     if any(span["small"] < span["large"] for span in spans(rows)):
         parts += ["Change over batch sizes, paired by seed:", render_table(changes(rows, metric))]
-    if found := verdicts(rows, metric):
-        parts += [
-            "The paper's claims, which it has from ResNet-50 on ImageNet at batches 32 to 2:",
-            render_table(found),
-        ]
-    parts += [render_table(over_groups(rows, metric, series)) for series in group_series(rows)]
-    return parts
+    if (from_gn := differences_from_gn(rows, metric)) is not None:
+        parts += ["Difference from GN, paired by seed:", render_table(from_gn)]
+    return parts + [render_table(over_groups(rows, metric, series)) for series in group_series(rows)]
 
 
 def over_batches(rows: Sequence[Row], metric: str) -> Table:
@@ -82,17 +78,17 @@ def over_batches(rows: Sequence[Row], metric: str) -> Table:
     return _by_batch(lines, sizes)
 
 
-def differences_from_gn(rows: Sequence[Row], metric: str) -> Table:
-    """What each norm's figure has over GN's, the first of several, by batch size."""
+def differences_from_gn(rows: Sequence[Row], metric: str) -> Table | None:
+    """What each norm's figure has over GN's, the first of several, by batch size; None without GN or another."""
     settings = settings_over_batches(rows)
-    gn = next(setting for setting in settings if setting.norm == "GN")
+    gn = next((setting for setting in settings if setting.norm == "GN"), None)
     sizes = _sizes(rows)
     lines = []
     for setting in settings:
-        if setting != gn:
+        if gn and setting != gn:
             pairs = [paired(*([by_seed(rows, s, size, metric)] for s in (setting, gn))) for size in sizes]
             lines.append((str(setting), *(_difference(pair, rows) for pair in pairs)))
-    return _by_batch(lines, sizes)
+    return _by_batch(lines, sizes) if lines else None
 
 
 def changes(rows: Sequence[Row], metric: str) -> Table:
@@ -109,18 +105,15 @@ def changes(rows: Sequence[Row], metric: str) -> Table:
 
 def verdicts(rows: Sequence[Row], metric: str) -> Table | None:
     """The paper's claims on a data set; None where it has too few norms for any."""
-    lines = [
-        (
-            claim.text,
-            _signed(claim.difference.mean),
-            _interval(claim.difference),
-            str(claim.difference.n),
-            claim.verdict,
-            _signed(claim.quoted, digits=1),
-        )
-        for claim in claims(rows, metric)
+    found = claims(rows, metric)
+    lines: list[tuple[str, ...]] = [
+        (c.text, _signed(c.difference.mean), _interval(c.difference), str(c.difference.n), c.verdict) for c in found
     ]
-    columns = ("Claim", "By", "95 % interval", "Seeds", "Verdict", f"{quoted.MARK[0].upper()}{quoted.MARK[1:]}")
+    columns: tuple[str, ...] = ("Claim", "By", "95 % interval", "Seeds", "Verdict")
+    if metric == "top1_error":
+        # What the paper's figures are of.
+        columns += (f"{quoted.MARK[0].upper()}{quoted.MARK[1:]}",)
+        lines = [(*line, _signed(claim.quoted, digits=1)) for line, claim in zip(lines, found, strict=True)]
     return Table(columns, lines, numeric=(1, 2, 3, 5)) if lines else None
 
 
@@ -128,28 +121,24 @@ def over_groups(rows: Sequence[Row], metric: str, series: GroupSeries) -> Table:
     """A metric by number of groups or of channels a group."""
     found = {(s.setting, s.batch_size): s for s in summarise(rows) if s.metric == metric}
     cells = [_mean(found.get((setting, series.batch_size))) for setting in series.settings.values()]
-    numbers = [_number(number, series.extreme) for number in series.settings]
-    first = f"{KINDS[series.kind]}, batch {series.batch_size}"
-    return Table((first, *numbers), [(METRICS[metric].name, *cells)], numeric=range(1, 1 + len(numbers)))
+    head = _groups_head(series.kind, series.settings, f", batch {series.batch_size}")
+    return Table(head, [(METRICS[metric].name, *cells)], numeric=range(1, len(head)))
 
 
 def _quoted() -> list[str]:
-    tables = [quoted_table("Norm", {"error": quoted.norms()})]
-    tables.append(quoted_table("Images per GPU", quoted.batch_sizes()))
-    tables += [
-        quoted_table(KINDS[kind], {"error": {_number(number, extreme): error for number, error in errors.items()}})
-        for (kind, errors), extreme in zip(quoted.groups().items(), ("LN", "IN"), strict=True)
+    """Return the paper's tables 1, 2 and 3, errors in per cent as printed there."""
+    by_size = quoted.batch_sizes()
+    tables: list[tuple[str, tuple[str, ...], Mapping[str, Mapping[Any, float]]]] = [
+        ("norms", ("Norm", *quoted.norms()), {"error": quoted.norms()}),
+        ("batch_sizes", ("Images per GPU", *map(str, by_size["GN"])), by_size),
+        *(("groups", _groups_head(kind, errors), {"error": errors}) for kind, errors in quoted.groups().items()),
     ]
-    sources = [quoted.source(table) for table in ("norms", "batch_sizes", "groups", "groups")]
-    parts = [f"{escaped(source)}.\n\n{render_table(table)}" for source, table in zip(sources, tables, strict=True)]
-    return [f"## Not measured here: {quoted.MARK}", *parts]
-
-
-def quoted_table(first: str, lines: Mapping[str, Mapping[Any, float]]) -> Table:
-    """Published errors in per cent, as printed there."""
-    columns = list(next(iter(lines.values())))
-    rows = [(name, *(f"{errors[column]:.1f}" for column in columns)) for name, errors in lines.items()]
-    return Table((first, *map(str, columns)), rows, numeric=range(1, 1 + len(columns)))
+    parts = [f"## Not measured here: {quoted.MARK}"]
+    for name, head, lines in tables:
+        rows = [(line, *(f"{error:.1f}" for error in errors.values())) for line, errors in lines.items()]
+        table = Table(head, rows, numeric=range(1, len(head)))
+        parts.append(f"{escaped(quoted.source(name))}.\n\n{render_table(table)}")
+    return parts
 
 
 def _not_measured(rows: Sequence[Row]) -> list[str]:
@@ -181,8 +170,9 @@ def _by_batch(lines: Sequence[tuple[str, ...]], sizes: Sequence[int]) -> Table:
     return Table(("Norm", *(f"batch {size}" for size in sizes)), lines, numeric=range(1, 1 + len(sizes)))
 
 
-def _number(number: int, extreme: str) -> str:
-    return f"{number} ({extreme})" if number == 1 else str(number)
+def _groups_head(kind: str, numbers: Iterable[int], where: str = "") -> tuple[str, ...]:
+    words, extreme = GROUP_KINDS[kind]
+    return words.capitalize() + where, *(f"1 ({extreme})" if number == 1 else str(number) for number in numbers)
 
 
 def _mean(summary: Summary | None) -> str:
