@@ -107,7 +107,8 @@ def verdicts(rows: Sequence[Row], metric: str) -> Table | None:
     """The paper's claims on a data set; None where it has too few norms for any."""
     found = claims(rows, metric)
     lines: list[tuple[str, ...]] = [
-        (c.text, _signed(c.difference.mean), _interval(c.difference), str(c.difference.n), c.verdict) for c in found
+        (c.text, _signed(c.difference.mean), _interval(c.difference), _seeds(c.difference, rows), c.verdict)
+        for c in found
     ]
     columns: tuple[str, ...] = ("Claim", "By", "95 % interval", "Seeds", "Verdict")
     if metric == "top1_error":
@@ -187,6 +188,11 @@ def _difference(pair: Difference, rows: Sequence[Row]) -> str:
         return NONE
     spread = "" if pair.spread is None else f" ± {pair.spread:.2f}"
     return _signed(pair.mean) + spread + _few(pair.n, len({row.seed for row in rows}))
+
+
+def _seeds(pair: Difference, rows: Sequence[Row]) -> str:
+    planned = len({row.seed for row in rows})
+    return f"{pair.n} of {planned}" if pair.n < planned else str(pair.n)
 
 
 def _few(n: int, planned: int) -> str:

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import runpy
 import shlex
 import socket
 import subprocess
@@ -21,8 +20,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/clusters.md").read_text()
 LAUNCH = [ROOT / "mmgn/engine" / name for name in ("distributed.py", "torchrun.py", "rank_error.py")]
 BLOCKS = re.findall(r"```bash\n(.*?)```", PAGE, re.S)
-# How many arguments of a script are not its tool's, and where among them the tool's first ones are.
-SCRIPTS = {"dist_train": (2, [0]), "dist_test": (3, [0, 1]), "slurm_train": (4, [2]), "slurm_test": (4, [2, 3])}
+SCRIPTS = {"dist_train", "dist_test", "slurm_train", "slurm_test", "train"}
 
 
 def commands():
@@ -31,32 +29,15 @@ def commands():
     return [line for line in lines if re.search(r"tools/\w+\.(sh|py) ", line)]
 
 
-def parsed(words, monkeypatch):
-    """What a tool's own parser makes of a command."""
-    at = next(i for i, word in enumerate(words) if re.search(r"tools/\w+\.(sh|py)$", word))
-    name, args = Path(words[at]).stem, [word for word in words[at + 1 :] if word != "&"]
-    assert (ROOT / "tools" / Path(words[at]).name).is_file()
-    if name in SCRIPTS:
-        assert os.access(ROOT / "tools" / f"{name}.sh", os.X_OK)
-        count, own = SCRIPTS[name]
-        assert len(args) >= count
-        if name.startswith("dist"):
-            assert int(args[count - 1]) >= 1
-        args, name = [*(args[i] for i in own), *args[count:]], name.partition("_")[2]
-    monkeypatch.setattr(sys, "argv", [name, *args])
-    return runpy.run_path(str(ROOT / "tools" / f"{name}.py"))["parse_args"]()
-
-
 @pytest.mark.parametrize("line", commands())
-def test_commands_are_what_the_tools_take(line, monkeypatch):
-    monkeypatch.setenv("LOCAL_RANK", "0")
-    args = parsed(shlex.split(line, comments=True), monkeypatch)
+def test_commands_are_what_the_tools_take(line, parsed):
+    args = parsed(shlex.split(line, comments=True))
     if args.config != "CONFIG":
         assert find_config(args.config).is_file()
 
 
 def test_the_page_has_commands_of_each_script():
-    assert {re.search(r"tools/(\w+)", line).group(1) for line in commands()} == {*SCRIPTS, "train"}
+    assert {re.search(r"tools/(\w+)", line).group(1) for line in commands()} == SCRIPTS
 
 
 def test_variables_are_read_by_the_tools():
@@ -110,7 +91,7 @@ def schema():
     return jsonschema.Draft202012Validator(json.loads((Path(__file__).parent / "pytorchjob.schema.json").read_text()))
 
 
-def test_the_manifest_is_a_pytorch_job(manifest, schema, monkeypatch):
+def test_the_manifest_is_a_pytorch_job(manifest, schema, parsed):
     schema.validate(manifest)
     assert f"kubectl logs -f {manifest['metadata']['name']}-master-0" in PAGE
     for replica in manifest["spec"]["pytorchReplicaSpecs"].values():
@@ -122,8 +103,7 @@ def test_the_manifest_is_a_pytorch_job(manifest, schema, monkeypatch):
         assert {m["name"] for m in container["volumeMounts"]} == {v["name"] for v in pod["volumes"]}
         assert container["command"][0] == "torchrun"
         started = get_args_parser().parse_args(container["command"][1:])
-        monkeypatch.setenv("LOCAL_RANK", "0")
-        args = parsed([started.training_script, *started.training_script_args], monkeypatch)
+        args = parsed([started.training_script, *started.training_script_args])
         assert find_config(args.config).is_file()
         assert args.launcher == "pytorch"
         assert args.work_dir in {m["mountPath"] for m in container["volumeMounts"]}

@@ -51,6 +51,8 @@ def test_differences_are_paired_by_seed(study):
     # Of seeds 0 and 1 alone: the means of all seeds differ by 2.17.
     found = table(text.partition("Difference from GN")[2], "Norm")
     assert found == {"BN": {"batch 32": "+0.50 ± 0.71 (2 of 3)"}}
+    # A claim that rests on the seeds that are left says so.
+    assert table(text, "Claim")["BN is better than GN at batch 32"]["Seeds"] == "2 of 3"
 
 
 def test_interval_is_students_of_the_differences():
