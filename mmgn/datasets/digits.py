@@ -11,16 +11,14 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-#: Names in label order, as mmdet's ``metainfo=dict(classes=CLASSES)`` takes them; category id = label + 1.
-CLASSES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+from mmgn.datasets.handwriting import CLASSES, Handwriting, Mask, Pixels, box, load_handwriting, render
+from mmgn.datasets.recipe import Recipe, check_int, is_made, make
 
 STAMP = "digits.json"
 # Raise it whenever the same arguments would give other bytes: a set made by an older version is not reused.
@@ -33,8 +31,6 @@ GRADIENT_SHARE = 0.2
 
 # Height of a digit as a share of the image's side: 26 to 67 pixels of 160.
 DIGIT_HEIGHT = (0.16, 0.42)
-# Of the 8x8 images' full ink; strokes come out about a fifth of the digit's height wide.
-INK_THRESHOLD = 0.4
 # A digit that would leave less than this share of another one visible is placed elsewhere or left out.
 MIN_VISIBLE = 0.75
 PLACEMENT_TRIES = 20
@@ -43,9 +39,6 @@ MIN_CONTRAST = 50
 # Bright ink on dimmed photographs: with ink of either polarity the same small network needs far longer to learn.
 DIMMED = (0.3, 0.55)
 INK_BRIGHTNESS = (140, 245)
-
-Pixels = NDArray[np.float32]
-Mask = NDArray[np.bool_]
 
 
 class DigitsPaths(NamedTuple):
@@ -97,12 +90,12 @@ def make_digits(
         >>> paths.train_annotations  # doctest: +SKIP
         PosixPath('data/digits/annotations/instances_train.json')
     """
-    _check("num_train", num_train, 1)
-    _check("num_val", num_val, 1)
-    _check("image_size", image_size, 64)
-    _check("max_digits", max_digits, 1, 8)
-    _check("seed", seed, 0)
-    stamp = {
+    check_int("num_train", num_train, 1)
+    check_int("num_val", num_val, 1)
+    check_int("image_size", image_size, 64)
+    check_int("max_digits", max_digits, 1, 8)
+    check_int("seed", seed, 0)
+    arguments = {
         "format": FORMAT,
         "num_train": num_train,
         "num_val": num_val,
@@ -110,31 +103,19 @@ def make_digits(
         "max_digits": max_digits,
         "seed": seed,
     }
+    files = {"annotations/instances_*.json": 2, "train/*.jpg": num_train, "val/*.jpg": num_val}
+    recipe = Recipe("digits", STAMP, arguments, files)
     root = Path(out_dir)
-    if _is_made(root, stamp):
+    if is_made(root, recipe):
         return _paths(root)
-
     sources = _load_sources()
-    root.parent.mkdir(parents=True, exist_ok=True)
-    # A folder inside the temporary one, because that one is readable by its owner only.
-    with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as scratch:
-        paths = _paths(Path(scratch) / "digits")
+
+    def write(folder: Path) -> None:
         for split, num_images in enumerate((num_train, num_val)):
-            _write_split(paths, split, num_images, image_size, max_digits, seed, sources)
-        (paths.root / STAMP).write_text(json.dumps(stamp, indent=2) + "\n")
-        try:
-            paths.root.rename(root)
-        except OSError:
-            # Another process, such as another rank of the same training, may have been quicker.
-            if not _is_made(root, stamp):
-                raise
+            _write_split(_paths(folder), split, num_images, image_size, max_digits, seed, sources)
+
+    make(root, recipe, write)
     return _paths(root)
-
-
-def _check(name: str, value: int, low: int, high: int | None = None) -> None:
-    if not isinstance(value, int) or value < low or (high is not None and value > high):
-        limits = f"at least {low}" if high is None else f"from {low} to {high}"
-        raise ValueError(f"{name} must be an int {limits}, got {value!r}")
 
 
 def _paths(root: Path) -> DigitsPaths:
@@ -148,55 +129,16 @@ def _paths(root: Path) -> DigitsPaths:
     )
 
 
-def _is_made(root: Path, stamp: dict[str, int]) -> bool:
-    """Whether ``root`` holds the set of ``stamp``; what is neither that nor empty nor absent is an error."""
-    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
-        return False
-    try:
-        found = json.loads((root / STAMP).read_text())
-    except (OSError, ValueError):
-        raise FileExistsError(
-            f"{root} exists and is not a digits data set (it has no readable {STAMP}), so it is left as it "
-            "is; give another out_dir"
-        ) from None
-    if found != stamp:
-        raise FileExistsError(
-            f"{root} holds digits made with {found}, not with {stamp}; give another out_dir or remove it"
-        )
-    for file in (_paths(root).train_annotations, _paths(root).val_annotations):
-        if not file.is_file():
-            raise FileExistsError(f"{root} has lost {file.name}; remove {root} and it is made again")
-    for folder, expected in (("train", stamp["num_train"]), ("val", stamp["num_val"])):
-        num_images = len(list((root / folder).glob("*.jpg")))
-        if num_images != expected:
-            raise FileExistsError(
-                f"{root / folder} has {num_images} images where {STAMP} promises {expected}; remove {root} "
-                "and it is made again"
-            )
-    return True
-
-
 class _Sources(NamedTuple):
-    ink: NDArray[np.float64]  # [1797, 8, 8], 0 to 1
-    labels: NDArray[np.int64]  # [1797]
-    splits: tuple[NDArray[np.int64], NDArray[np.int64]]  # rows of train and of val
+    digits: Handwriting
     photos: dict[str, Image.Image]
 
 
 def _load_sources() -> _Sources:
-    try:
-        from sklearn.datasets import load_digits, load_sample_image
-    except ImportError as error:
-        raise ImportError(
-            'the digits data set is made from images that scikit-learn ships; pip install "mmgn[quickstart]"'
-        ) from error
-    digits = load_digits()
-    is_val = np.zeros(len(digits.target), dtype=bool)
-    for label in range(len(CLASSES)):
-        is_val[np.flatnonzero(digits.target == label)[4::5]] = True
-    photos = {name: Image.fromarray(load_sample_image(name)) for name in PHOTOS}
-    splits = (np.flatnonzero(~is_val), np.flatnonzero(is_val))
-    return _Sources(digits.images / 16, digits.target, splits, photos)
+    digits = load_handwriting()
+    from sklearn.datasets import load_sample_image
+
+    return _Sources(digits, {name: Image.fromarray(load_sample_image(name)) for name in PHOTOS})
 
 
 def _write_split(
@@ -224,8 +166,8 @@ def _write_split(
                 {
                     "id": len(annotations) + 1,
                     "image_id": image_id,
-                    "category_id": int(sources.labels[source]) + 1,
-                    "bbox": _box(mask),
+                    "category_id": int(sources.digits.labels[source]) + 1,
+                    "bbox": box(mask),
                     "area": int(mask.sum()),
                     "segmentation": {"size": rle["size"], "counts": rle["counts"].decode("ascii")},
                     "iscrowd": 0,
@@ -253,12 +195,6 @@ def _coco(split: str, images: list[dict[str, Any]], annotations: list[dict[str, 
         "annotations": annotations,
         "categories": [{"id": label + 1, "name": name, "supercategory": "digit"} for label, name in enumerate(CLASSES)],
     }
-
-
-def _box(mask: Mask) -> list[int]:
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    x, y = int(columns[0]), int(rows[0])
-    return [x, y, int(columns[-1]) - x + 1, int(rows[-1]) - y + 1]
 
 
 def _background(
@@ -309,8 +245,8 @@ def _draw_digits(
     visible: list[Mask] = []
     areas: list[int] = []
     for _ in range(rng.integers(min(2, max_digits), max_digits, endpoint=True)):
-        source = int(rng.choice(sources.splits[split]))
-        alpha = _render(rng, sources.ink[source], side * rng.uniform(*DIGIT_HEIGHT))
+        source = int(rng.choice(sources.digits.splits[split]))
+        alpha = render(rng, sources.digits.ink[source], side * rng.uniform(*DIGIT_HEIGHT))
         height, width = alpha.shape
         for _ in range(PLACEMENT_TRIES):
             y, x = (int(rng.integers(0, side - extent, endpoint=True)) for extent in alpha.shape)
@@ -329,24 +265,6 @@ def _draw_digits(
         visible = [*left_over, mask]
         areas.append(int(mask.sum()))
     return list(zip(chosen, visible, strict=True))
-
-
-def _render(rng: np.random.Generator, ink: NDArray[np.float64], height: float) -> Pixels:
-    """Opacity ``[h, w]``, 0 to 1, of an 8x8 digit scaled, rotated and sheared; at least 0.5 in its mask."""
-    angle, shear, stretch = rng.uniform(-0.15, 0.15), rng.uniform(-0.1, 0.1), rng.uniform(0.9, 1.1)
-    scale = 8 / height
-    cos, sin = math.cos(angle), math.sin(angle)
-    # Output (x, y) to source (x, y): rotate back, unshear, then from pixels to cells.
-    matrix = scale * np.array([[1 / stretch, -shear], [0, 1]]) @ np.array([[cos, sin], [-sin, cos]])
-    size = math.ceil(1.8 * height)
-    offset = 8 - matrix @ (size / 2, size / 2)
-    padded = Image.fromarray(np.pad(ink, 4).astype(np.float32))
-    data = (*matrix[0], offset[0], *matrix[1], offset[1])
-    smooth = padded.transform((size, size), Image.Transform.AFFINE, data, Image.Resampling.BICUBIC)
-    # Ink falls by about 0.6 a cell at a stroke's edge, so this slope spreads the edge over about one pixel.
-    alpha = ((np.asarray(smooth) - INK_THRESHOLD) / (0.6 * scale) + 0.5).clip(0, 1)
-    x, y, width, tall = _box(alpha > 0)
-    return alpha[y : y + tall, x : x + width]
 
 
 def _far_from(rng: np.random.Generator, means: list[float]) -> float:

@@ -18,6 +18,7 @@ from pycocotools.coco import COCO
 from sklearn.datasets import load_digits
 
 from mmgn.datasets.digits import CLASSES, PHOTO_SPLIT, DigitsPaths, make_digits
+from mmgn.datasets.handwriting import load_handwriting
 
 # pycocotools' RLE decoder has not followed numpy 2 yet.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -91,13 +92,11 @@ def test_train_and_val_share_no_digit_and_no_background(paths):
 
 
 def test_every_class_gives_a_fifth_of_its_digits_to_val():
-    from mmgn.datasets.digits import _load_sources
-
-    sources = _load_sources()
-    train, val = sources.splits
+    digits = load_handwriting()
+    train, val = digits.splits
     assert sorted([*train, *val]) == list(range(1797))
     for label in range(10):
-        share = np.mean(np.isin(np.flatnonzero(sources.labels == label), val))
+        share = np.mean(np.isin(np.flatnonzero(digits.labels == label), val))
         assert share == pytest.approx(0.2, abs=0.01)
 
 
@@ -153,7 +152,7 @@ def test_the_set_is_reused_and_never_overwritten(tmp_path):
     with pytest.raises(FileExistsError, match=r"'seed': 0.*'seed': 3"):
         make_digits(paths.root, **SMALL, seed=3)
     (paths.val / "000002.jpg").unlink()
-    with pytest.raises(FileExistsError, match=r"val has 2 images where digits\.json promises 3"):
+    with pytest.raises(FileExistsError, match=r"has 2 files val/\*\.jpg where digits\.json promises 3"):
         make_digits(paths.root, **SMALL)
 
 

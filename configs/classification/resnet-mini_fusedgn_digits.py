@@ -1,0 +1,40 @@
+# ResNet-18 with three of its four stages and a quarter of its channels.
+_base_ = [
+    'mmpretrain::_base_/models/resnet18.py',
+    '../_base_/datasets/digits_classification.py',
+    'mmpretrain::_base_/default_runtime.py', '../_base_/mmgn.py'
+]
+
+# 8 groups: the smallest layer has 16 channels.
+norm_cfg = dict(type='FusedGN', num_groups=8)
+model = dict(
+    backbone=dict(
+        in_channels=1,
+        stem_channels=16,
+        base_channels=16,
+        num_stages=3,
+        strides=(1, 2, 2),
+        dilations=(1, 1, 1),
+        out_indices=(2, ),
+        zero_init_residual=False,
+        norm_cfg=norm_cfg),
+    head=dict(num_classes=10, in_channels=64, topk=(1, )))
+
+train_cfg = dict(by_epoch=True, max_epochs=4, val_interval=4)
+val_cfg = dict()
+test_cfg = dict()
+
+# No weight decay: a run of minutes gains nothing by it, and the norms are to have none.
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.04, momentum=0.9))
+auto_scale_lr = dict(base_batch_size=32)
+
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=20),
+    dict(
+        type='CosineAnnealingLR',
+        eta_min=0,
+        begin=0,
+        end=4,
+        by_epoch=True,
+        convert_to_iter_based=True)
+]

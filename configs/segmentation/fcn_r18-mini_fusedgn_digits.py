@@ -1,0 +1,54 @@
+# ResNet-18 with a quarter of its channels; the head sees all of its levels, a quarter of the image's side wide.
+_base_ = [
+    'mmseg::_base_/models/fcn_r50-d8.py',
+    '../_base_/datasets/digits_semantic.py',
+    'mmseg::_base_/default_runtime.py', '../_base_/mmgn.py'
+]
+
+# 8 groups: the smallest layer has 16 channels.
+norm_cfg = dict(type='FusedGN', num_groups=8, _delete_=True)
+model = dict(
+    data_preprocessor=dict(size=(160, 160)),
+    pretrained=None,
+    backbone=dict(
+        type='ResNet',
+        depth=18,
+        stem_channels=16,
+        base_channels=16,
+        strides=(1, 2, 2, 2),
+        dilations=(1, 1, 1, 1),
+        contract_dilation=False,
+        norm_cfg=norm_cfg),
+    decode_head=dict(
+        in_channels=[16, 32, 64, 128],
+        in_index=[0, 1, 2, 3],
+        input_transform='resize_concat',
+        channels=64,
+        kernel_size=1,
+        num_convs=1,
+        concat_input=False,
+        num_classes=11,
+        norm_cfg=norm_cfg),
+    auxiliary_head=None)
+
+train_cfg = dict(by_epoch=True, max_epochs=4, val_interval=4)
+val_cfg = dict()
+test_cfg = dict()
+log_processor = dict(by_epoch=True)
+
+# No weight decay: a run of minutes gains nothing by it, and the norms are to have none.
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='SGD', lr=0.1, momentum=0.9))
+auto_scale_lr = dict(base_batch_size=8)
+
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=20),
+    dict(
+        type='CosineAnnealingLR',
+        eta_min=0,
+        begin=0,
+        end=4,
+        by_epoch=True,
+        convert_to_iter_based=True)
+]
