@@ -53,6 +53,13 @@ def put_norm(cfg: Config, cell: Cell) -> None:
         cfg.model.backbone.norm_eval = False
 
 
+def pretrained_backbone(cfg: Config) -> str | None:
+    """Return torchvision's weights for a config's backbone, None where it has none that fit."""
+    backbone = cfg.model.backbone
+    fits = backbone.get("type") == "ResNet" and backbone.get("base_channels", 64) == 64
+    return f"torchvision://resnet{backbone.depth}" if fits else None
+
+
 def start_from(cfg: Config, weights: str | None) -> None:
     """Have a training start from scratch, or from weights.
 

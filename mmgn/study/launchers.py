@@ -24,6 +24,7 @@ _JOB = """\
 #SBATCH --signal=TERM@120
 {more}set -euo pipefail
 
+unset MMDET_DATASETS
 srun --kill-on-bad-exit=1 --ntasks={tasks} --cpus-per-task={cpus} \\
   python -u {command}
 """
@@ -55,8 +56,17 @@ def train_through_torchrun(
         study.record_settings(cell)
         command = [sys.executable, "-m", "mmgn.engine.torchrun", str(study.options.processes)]
         with (study.folder(cell) / LOG).open("ab") as log:
-            done = subprocess.run([*command, *_train(study, cell, train)], stdout=log, stderr=log)
-        ended(cell, outcome_of(study.folder(cell), study.task, done.returncode))
+            process = subprocess.Popen(
+                [*command, *_train(study, cell, train)], stdout=log, stderr=log, start_new_session=True
+            )
+        try:
+            exitcode = process.wait()
+        except BaseException:
+            # torchrun ends its ranks, which leave a checkpoint.
+            process.terminate()
+            process.wait()
+            raise
+        ended(cell, outcome_of(study.folder(cell), study.task, exitcode))
 
 
 def write_jobs(study: Study, cells: list[Cell], train: Path, partition: str | None) -> Path:
@@ -78,7 +88,8 @@ def write_jobs(study: Study, cells: list[Cell], train: Path, partition: str | No
     more = [f"#SBATCH --partition={partition}\n"] if partition else []
     if os.environ.get("SRUN_ARGS"):
         more.append(f"#SBATCH {os.environ['SRUN_ARGS']}\n")
-    lines, jobs = [], {}
+    lines: list[str] = []
+    jobs: dict[Cell, str] = {}
     for number, cell in enumerate(cells):
         study.record_settings(cell)
         job = study.folder(cell) / "job.sh"

@@ -16,7 +16,7 @@ from mmgn.engine.model import build_model
 from mmgn.engine.norm_swap.diff import flat
 from mmgn.models.norms import norm_layers
 from mmgn.study import schedule
-from mmgn.study.cell import base_groups, put_norm, start_from, write_config
+from mmgn.study.cell import base_groups, pretrained_backbone, put_norm, start_from, write_config
 from mmgn.study.grid import Cell, Request, check_groups, default_groups, make_grid
 from mmgn.study.study import Options, Study
 from mmgn.study.tasks import TASKS, Defaults
@@ -37,6 +37,8 @@ def plan(options: Options) -> Study:
     for package in (task.package, "matplotlib"):
         if importlib.util.find_spec(package) is None:
             raise ImportError(f'no package {package}: pip install -e ".[ecosystem]"')
+    # It would move the data of the cells' configs, too.
+    os.environ.pop("MMDET_DATASETS", None)
     config = str(find_config(options.config or (task.embedded if study.embedded else task.full)))
     base = load_config(config)
     own = {name: load_config(config, data_root=str(root)) for name, root in _data(study, request.data).items()}
@@ -48,6 +50,8 @@ def plan(options: Options) -> Study:
         numbers = default_groups(channels)
         request = replace(request, groups=numbers, channels_per_group=numbers)
     check_groups(request, channels)
+    if task.pretrained and not study.embedded:
+        study.pretrained = pretrained_backbone(base)
     study.cells = make_grid(request, base_groups(base), own_pretraining=not study.pretrained)
     study.largest = max(request.batch_sizes)
     images = {name: schedule.count_images(cfg) for name, cfg in own.items()}
@@ -101,11 +105,12 @@ def _plan_cell(study: Study, cell: Cell, base: Config, own: Config, num_images: 
     cfg.randomness = dict(cfg.get("randomness") or {}, seed=cell.seed)
     # An evaluation of what is not finite would go through as a bad figure.
     cfg.custom_hooks = [*(cfg.get("custom_hooks") or []), dict(type="mmdet.CheckInvalidLossHook", interval=1)]
-    _keep(study, cell, cfg)
+    _keep_weights(study, cell, cfg)
     if study.options.launcher == "none" and not torch.cuda.is_available():
         # A worker would take the core that trains.
         for split in ("train", "val", "test"):
-            cfg[f"{split}_dataloader"].update(num_workers=0, persistent_workers=False)
+            if cfg[f"{split}_dataloader"].get("num_workers"):
+                cfg[f"{split}_dataloader"].update(num_workers=0, persistent_workers=False)
     write_config(study.config(cell), base, cfg)
     total = cell.batch_size * processes
     study.settings[cell] = "\n".join(sorted(flat(cfg._cfg_dict.to_dict(), "cfg"))) + "\n"
@@ -128,15 +133,16 @@ def _weights(study: Study, model: Cell, cfg: Config) -> str:
     return str(study.folder(model) / f"iter_{study.facts[model]['iterations']}.pth")
 
 
-def _keep(study: Study, cell: Cell, cfg: Config) -> None:
-    """Have a cell keep the weights that another one starts from, and on a cluster what it could go on from."""
-    hook = cfg.default_hooks.checkpoint
-    if study.options.launcher != "none":
-        hook.update(max_keep_ckpts=1, save_best=None)
-        return
-    wanted = any(study.waits_for(other) == cell for other in study.cells)
-    # -1: at the end, if at all.
-    hook.update(interval=-1, save_last=wanted, save_best=None, save_optimizer=False, save_param_scheduler=False)
+def _keep_weights(study: Study, cell: Cell, cfg: Config) -> None:
+    """Have BN's cells keep their last weights, as BN* may be asked for later; with a launcher all cells keep theirs."""
+    hook = dict(type="CheckpointHook") | cfg.get("default_hooks", {}).get("checkpoint", {}) | dict(save_best=None)
+    if study.options.launcher == "none":
+        # -1: at the end, if at all.
+        hook |= dict(interval=-1, save_last=cell.norm == "BN", save_optimizer=False, save_param_scheduler=False)
+    else:
+        # To go on from, too.
+        hook["max_keep_ckpts"] = 1
+    cfg.default_hooks = dict(cfg.get("default_hooks", {}), checkpoint=hook)
 
 
 def _head(study: Study, request: Request, base: Config, images: Mapping[str, int], epochs: int | None) -> list[str]:
@@ -156,7 +162,7 @@ def _head(study: Study, request: Request, base: Config, images: Mapping[str, int
     asked = set(make_grid(request, base_groups(base), own_pretraining=False))
     added = [cell for cell in study.cells if cell not in asked]
     if added:
-        lines.append(f"added: {len(added)} cells of BN at batch {study.largest}, whose weights BN* starts from")
+        lines.append(f"added: {len(added)} cell{'s' * (len(added) > 1)} of BN at batch {study.largest}, whose weights BN* starts from")
     if study.pretrained:
         lines.append(f"start: random weights; BN* has those of {study.pretrained} in its backbone")
     else:

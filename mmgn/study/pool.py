@@ -33,11 +33,13 @@ def train_here(study: Study, cells: list[Cell], jobs: int, ended: Callable[[Cell
         ended: called with each cell's outcome.
     """
     threads = threads_of(jobs)
-    os.environ["OMP_NUM_THREADS"] = str(threads)
+    # CUDA that is asked for its devices cannot be used by forked processes; NVML can be asked.
+    os.environ.update(OMP_NUM_THREADS=str(threads), PYTORCH_NVML_BASED_CUDA_CHECK="1")
     context = multiprocessing.get_context("forkserver")
     parts = ("models", "datasets", "evaluation", "engine", "visualization")
-    # mmgn first: it serves mmcv's ops.
-    context.set_forkserver_preload(["mmgn.study.training", *(f"{study.task.package}.{part}" for part in parts)])
+    # mmgn first: it serves mmcv's ops. The training last: it tidies up what all have imported.
+    modules = ["mmgn", *(f"{study.task.package}.{part}" for part in parts), "mmgn.study.training"]
+    context.set_forkserver_preload(modules)
     waiting = list(cells)
     running: dict[Cell, multiprocessing.process.BaseProcess] = {}
     try:

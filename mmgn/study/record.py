@@ -55,10 +55,12 @@ def read_outcome(work_dir: Path, task: Task) -> Outcome | None:
     if not train.get("ended") or evaluation.get("iter") != train.get("iter"):
         return None
     facts = {"seconds": train["seconds"], "iterations": train["iter"], "device": train["device"]}
+    # JSON has null for NaN.
+    figures = {name: math.nan if value is None else value for name, value in evaluation["metrics"].items()}
     try:
-        metrics = task.metrics(evaluation["metrics"])
+        metrics = task.metrics(figures)
     except KeyError as error:
-        found = ", ".join(evaluation["metrics"]) or "none"
+        found = ", ".join(figures) or "none"
         return Outcome("failed", f"the validation gave no {error.args[0]}; its figures: {found}", **facts)
     wrong = [name for name, value in metrics.items() if not math.isfinite(value)]
     if wrong:

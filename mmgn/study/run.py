@@ -68,7 +68,7 @@ def write_results(study: Study) -> list[Path]:
     from mmgn.study.table import write_summary
 
     out = study.options.out
-    missing = Outcome("missing", "not trained yet")
+    missing = Outcome("missing", "not finished")
     rows = [row(cell, study.outcomes.get(cell, missing), study.facts[cell]) for cell in study.cells]
     path = out / "study.csv"
     write_csv(path, [*study.head, *_where(study)], study.task.columns, rows)
@@ -77,7 +77,7 @@ def write_results(study: Study) -> list[Path]:
 
 def cell_table(study: Study) -> str:
     """Return a line for each cell, in the order in which they are trained."""
-    lines = [("cell", "lr", "iterations", "images", "start", "state")]
+    lines: list[tuple[str, ...]] = [("cell", "lr", "iterations", "images", "start", "state")]
     for cell in study.in_order(study.cells):
         facts, outcome = study.facts[cell], study.outcomes.get(cell)
         state = f"{outcome.status} {outcome.reason}".strip() if outcome else "to train"

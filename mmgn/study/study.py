@@ -59,6 +59,7 @@ class Study:
         options: the command line.
         cells: the grid.
         largest: the grid's largest batch size.
+        pretrained: the weights that BN* starts from; None for those of the study's own BN cells.
         facts: of each cell, the columns of study.csv that are known before it is trained.
         settings: of each cell, its whole config, a setting a line.
         head: what is varied and what is held, a line each.
@@ -68,6 +69,7 @@ class Study:
     options: Options
     cells: list[Cell] = field(default_factory=list)
     largest: int = 0
+    pretrained: str | None = None
     facts: dict[Cell, dict[str, Any]] = field(default_factory=dict)
     settings: dict[Cell, str] = field(default_factory=dict)
     head: list[str] = field(default_factory=list)
@@ -82,11 +84,6 @@ class Study:
     def embedded(self) -> bool:
         """Whether the data are made on the spot."""
         return self.options.data in ("embedded", *self.task.makers)
-
-    @property
-    def pretrained(self) -> str | None:
-        """The weights that BN* starts from; None for those of the study's own BN cells."""
-        return None if self.embedded else self.task.pretrained
 
     def config(self, cell: Cell) -> Path:
         """Return the path of a cell's config."""
@@ -125,7 +122,8 @@ class Study:
 
     def _check_settings(self, cell: Cell) -> None:
         path = self.folder(cell) / SETTINGS
-        old, new = (set(text.splitlines()) for text in (path.read_text(encoding="utf-8"), self.settings[cell]))
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        old, new = set(text.splitlines()), set(self.settings[cell].splitlines())
         if old != new:
             was, now = (min(lines, default="nothing") for lines in (old - new, new - old))
             raise ValueError(

@@ -1,7 +1,7 @@
 """What is studied: for each task its base configs, data, metrics, and the grids that it is run on by default."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 #: As the paper names them; BN* is batch norm frozen with the statistics and weights of a trained model.
@@ -39,7 +39,8 @@ class Task:
         full: config for data of the user's.
         makers: by name of an embedded data set, what makes it in a folder.
         metrics: from the validation's figures to the columns of study.csv, in percent.
-        pretrained: weights of a BN model that BN* starts from on data of the user's; None for the study's own.
+        columns: of study.csv that ``metrics`` gives.
+        pretrained: whether on data of the user's BN* starts from torchvision's weights, not from the study's own BN.
         defaults: of embedded data.
         quick: of ``--quick``.
         full_defaults: of data of the user's.
@@ -50,11 +51,11 @@ class Task:
     full: str
     makers: Mapping[str, Callable[[Path], object]]
     metrics: Callable[[Mapping[str, float]], dict[str, float]]
+    columns: tuple[str, ...]
     defaults: Defaults
     quick: Defaults
     full_defaults: Defaults
-    pretrained: str | None = None
-    columns: tuple[str, ...] = field(default=())
+    pretrained: bool = False
 
 
 def _digit_images(lit: bool) -> Callable[[Path], object]:
@@ -115,7 +116,7 @@ TASKS = {
         makers={"digits": _digits},
         metrics=_ap,
         columns=("box_AP", "mask_AP"),
-        pretrained="torchvision://resnet50",
+        pretrained=True,
         defaults=Defaults(("BN", "GN"), (8, 2), 1, ("digits",)),
         quick=Defaults(("BN", "GN"), (8, 2), 1, ("digits",), epochs=1),
         full_defaults=Defaults(NORMS, (8, 4, 2, 1), 1),
@@ -127,7 +128,7 @@ TASKS = {
         makers={"digits": _digit_semantics},
         metrics=_miou,
         columns=("mIoU",),
-        pretrained="torchvision://resnet50",
+        pretrained=True,
         defaults=Defaults(("BN", "GN"), (8, 2), 3, ("digits",)),
         quick=Defaults(("BN", "GN"), (8, 2), 1, ("digits",), epochs=1),
         full_defaults=Defaults(NORMS, (4, 2, 1), 1),

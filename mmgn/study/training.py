@@ -1,5 +1,6 @@
 """One cell trained in a process of its own, as tools/train.py trains a config, with a log in the console's place."""
 
+import gc
 import os
 import signal
 import sys
@@ -14,8 +15,10 @@ from mmgn.engine.config import load_config, record_run
 from mmgn.engine.data import check_data
 from mmgn.study.record import LOG
 
-# A run's record asks for it. The server that the cells' processes are forked from asks once, for all of them.
+# In the server that the cells' processes are forked from, once for all of them: a run's record asks for it, ...
 packages.owners_of("torch")
+# ... and what is imported needs no collecting, which data sets do when they are built.
+gc.freeze()
 
 
 def train_cell(config: Path, work_dir: Path, threads: int) -> None:
