@@ -1,5 +1,8 @@
+import importlib.util
 import os
 import signal
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,3 +21,29 @@ os.environ.pop("MMDET_DATASETS", None)
 def interruptible():
     """Let what the tests start be interrupted: a shell's background jobs, and their children, ignore SIGINT."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def call_tool(monkeypatch, capsys):
+    """Run a tool's main() in this process; returns the exit status and all it printed."""
+
+    def call(cwd, name, *args):
+        from mmengine.visualization import Visualizer
+
+        # A process has one visualizer, which goes by its first one's type.
+        for kind in (Visualizer, *Visualizer.__subclasses__()):
+            kind._instance_dict.clear()
+        spec = importlib.util.spec_from_file_location(Path(name).stem, Path(__file__).parents[1] / "tools" / name)
+        tool = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(tool)
+        monkeypatch.chdir(cwd)
+        monkeypatch.setattr(sys, "argv", [name, *map(str, args)])
+        status, said = 0, ""
+        try:
+            tool.main()
+        except SystemExit as error:
+            status, said = (1, error.code) if isinstance(error.code, str) else (error.code or 0, "")
+        printed = capsys.readouterr()
+        return status, printed.out + printed.err + said
+
+    return call

@@ -1,4 +1,3 @@
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -63,32 +62,6 @@ def fitted(tmp_path_factory):
     meta = {"dataset_meta": batches.dataset.metainfo}
     torch.save({"meta": meta, "state_dict": model.state_dict()}, folder / "fitted.pth")
     return folder
-
-
-@pytest.fixture
-def call_tool(monkeypatch, capsys):
-    """Run a tool's main() in this process; returns the exit status and all it printed."""
-
-    def call(cwd, name, *args):
-        from mmengine.visualization import Visualizer
-
-        # A process has one visualizer, which goes by its first one's type.
-        for kind in (Visualizer, *Visualizer.__subclasses__()):
-            kind._instance_dict.clear()
-        spec = importlib.util.spec_from_file_location(Path(name).stem, TOOLS / name)
-        tool = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(tool)
-        monkeypatch.chdir(cwd)
-        monkeypatch.setattr(sys, "argv", [name, *map(str, args)])
-        status, said = 0, ""
-        try:
-            tool.main()
-        except SystemExit as error:
-            status, said = (1, error.code) if isinstance(error.code, str) else (error.code or 0, "")
-        printed = capsys.readouterr()
-        return status, printed.out + printed.err + said
-
-    return call
 
 
 @pytest.fixture
