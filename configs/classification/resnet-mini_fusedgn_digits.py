@@ -1,8 +1,8 @@
 # ResNet-18 with three of its four stages and a quarter of its channels.
 _base_ = [
-    'mmpretrain::_base_/models/resnet18.py',
+    '../_base_/mmgn.py', 'mmpretrain::_base_/models/resnet18.py',
     '../_base_/datasets/digits_classification.py',
-    'mmpretrain::_base_/default_runtime.py', '../_base_/mmgn.py'
+    'mmpretrain::_base_/default_runtime.py'
 ]
 
 # 8 groups: the smallest layer has 16 channels.
@@ -38,3 +38,5 @@ param_scheduler = [
         by_epoch=True,
         convert_to_iter_based=True)
 ]
+
+custom_hooks = [*_base_.custom_hooks, dict(type='FuseGNHook')]

@@ -1,8 +1,8 @@
 # ResNet-18 with a quarter of its channels; the head sees all of its levels, a quarter of the image's side wide.
 _base_ = [
-    'mmseg::_base_/models/fcn_r50-d8.py',
+    '../_base_/mmgn.py', 'mmseg::_base_/models/fcn_r50-d8.py',
     '../_base_/datasets/digits_semantic.py',
-    'mmseg::_base_/default_runtime.py', '../_base_/mmgn.py'
+    'mmseg::_base_/default_runtime.py'
 ]
 
 # 8 groups: the smallest layer has 16 channels.
@@ -52,3 +52,5 @@ param_scheduler = [
         by_epoch=True,
         convert_to_iter_based=True)
 ]
+
+custom_hooks = [*_base_.custom_hooks, dict(type='FuseGNHook')]

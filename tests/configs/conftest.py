@@ -8,6 +8,9 @@ from mmengine.registry import init_default_scope
 
 from mmgn.engine.config import CONFIGS
 
+# Beyond mmdet's, by the folder of the configs.
+FRAMEWORKS = {"classification": "mmpretrain", "segmentation": "mmseg"}
+
 
 @pytest.fixture(scope="session")
 def load_config():
@@ -16,7 +19,14 @@ def load_config():
         # mmengine reads mmdet's hundred metafiles anew for each mmdet:: base.
         patch.setattr(utils, "load", functools.cache(utils.load))
         read = functools.cache(lambda name: Config.fromfile(CONFIGS / name))
-        yield lambda name: copy.deepcopy(read(name))
+
+        def load(name):
+            framework = FRAMEWORKS.get(name.partition("/")[0])
+            if framework:
+                pytest.importorskip(framework)
+            return copy.deepcopy(read(name))
+
+        yield load
 
 
 def without_weights(part):
@@ -34,10 +44,10 @@ def without_weights(part):
 @pytest.fixture(scope="session")
 def build_model():
     """Build a config's model for tests: no pretrained weights, few RoIs, a narrow fc; most of a small step's time."""
-    from mmdet.registry import MODELS
+    from mmengine.registry import MODELS
 
     def build(cfg):
-        init_default_scope("mmdet")
+        init_default_scope(cfg.default_scope)
         without_weights(cfg.model)
         train_cfg = cfg.model.get("train_cfg") or {}
         stages = train_cfg.get("rcnn") or []
@@ -56,21 +66,44 @@ def build_model():
 @pytest.fixture(scope="session")
 def step():
     """Run forward and backward on one small image; returns the loss and its parts."""
-    from mmdet.testing import demo_mm_inputs
 
-    def run(model, size=64):
-        batch = demo_mm_inputs(
-            1,
-            [(3, size, size)],
-            num_items=[2],
-            num_classes=10,
-            with_mask=True,
-            with_semantic=hasattr(model, "semantic_head"),
-            use_box_type=True,
-        )
-        data = model.data_preprocessor(batch, True)
+    def run(model, scope="mmdet", size=64):
+        data = model.data_preprocessor(BATCHES[scope](model, size), True)
         loss, log = model.parse_losses(model(**data, mode="loss"))
         loss.backward()
         return loss, log
 
     return run
+
+
+def detection_batch(model, size):
+    from mmdet.testing import demo_mm_inputs
+
+    return demo_mm_inputs(
+        1,
+        [(3, size, size)],
+        num_items=[2],
+        num_classes=10,
+        with_mask=True,
+        with_semantic=hasattr(model, "semantic_head"),
+        use_box_type=True,
+    )
+
+
+def classification_batch(model, size):
+    from mmpretrain.structures import DataSample
+
+    image = torch.randint(256, (model.backbone.conv1.in_channels, size, size), dtype=torch.uint8)
+    return dict(inputs=[image], data_samples=[DataSample().set_gt_label(3)])
+
+
+def segmentation_batch(model, size):
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+
+    sample = SegDataSample(metainfo=dict(img_shape=(size, size), ori_shape=(size, size)))
+    sample.gt_sem_seg = PixelData(data=torch.randint(10, (1, size, size)))
+    return dict(inputs=[torch.randint(256, (3, size, size), dtype=torch.uint8)], data_samples=[sample])
+
+
+BATCHES = {"mmdet": detection_batch, "mmpretrain": classification_batch, "mmseg": segmentation_batch}

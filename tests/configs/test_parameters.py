@@ -22,11 +22,17 @@ BOX, MASK, SHARED = "roi_head.bbox_head", "roi_head.mask_head", "roi_head.shared
 BN_STAR, BN_EVAL = "BN*", "BN eval"
 
 
+LOSSES = {"mmdet": {"loss_cls", "loss_bbox"}, "mmpretrain": {"loss"}, "mmseg": {"loss_ce"}}
+
+
 class Expected(NamedTuple):
+    """What a model is to have; ``decays`` is whether anything decays at all."""
+
     norms: dict[str, tuple[int, str]]  # of each part that has some: how many, and which
     frozen: tuple[str, ...] = STEM_AND_RES2  # besides BN*
     norms_decay: bool = False
     biases_decay: bool = True
+    decays: bool = True
 
 
 def mask_rcnn(backbone, rest=None, depth=50, **kwargs):
@@ -102,6 +108,19 @@ EXPECTED = {
         )
     },
     "panoptic_fpn/panoptic-fpn_r50_fpn_fusedgn-all_1x": Expected({**R50, "semantic_head": (7, "32g")}),
+    "classification/resnet-mini_fusedgn": Expected({"backbone": (15, "8g")}, decays=False, **SCRATCH),
+    "segmentation/fcn_r18-mini_fusedgn": Expected(
+        {"backbone": (20, "8g"), "decode_head": (1, "8g")}, decays=False, **SCRATCH
+    ),
+    "classification/resnet50_fusedgn_8xb32": Expected({"backbone": (53, "32g")}, norms_decay=True, **SCRATCH),
+    # FCN's head: 2 convolutions, and 1 that joins them with the input. UPerNet's: 4 of pooled maps, 3 laterals and 3
+    # outputs, 2 that join.
+    **{
+        f"segmentation/{name}_r50_fusedgn_4xb4-80k": Expected(
+            {"backbone": (53, "32g"), "decode_head": (norms, "32g"), "auxiliary_head": (1, "32g")}, **SCRATCH
+        )
+        for name, norms in (("fcn", 3), ("upernet", 12))
+    },
     "digits/mask-rcnn_r18-mini_fpn_bn": mask_rcnn("BN", depth=18, **SCRATCH),
     "digits/mask-rcnn_r18-mini_fpn_bn-frozen": mask_rcnn(BN_STAR, depth=18),
     "digits/mask-rcnn_r18-mini_fpn_bn-frozen_fusedgn-box-head": box_head(BN_STAR, "8g", 18),
@@ -109,6 +128,14 @@ EXPECTED = {
     "digits/mask-rcnn_r18-mini_fpn_fusedgn-1g-ln": mask_rcnn("1g", "1g", 18, **SCRATCH),
     "digits/mask-rcnn_r18-mini_fpn_fusedgn-1cpg-in": mask_rcnn("1cpg", "1cpg", 18, **SCRATCH),
     "digits/mask-rcnn_r18-mini_fpn_syncbn-all": mask_rcnn("SyncBN", "SyncBN", 18, **SCRATCH),
+}
+
+
+# Without the data set's name.
+NAMES = {
+    str(path.relative_to(CONFIGS)).rpartition("_")[0]: str(path.relative_to(CONFIGS))
+    for path in CONFIGS.rglob("*.py")
+    if "_base_" not in path.parts
 }
 
 
@@ -121,8 +148,7 @@ class Built(NamedTuple):
 
 @pytest.fixture(scope="module", params=sorted(EXPECTED))
 def built(request, build_model, load_config):
-    data = "digits" if request.param.startswith("digits/") else "coco"
-    cfg = load_config(f"{request.param}_{data}.py")
+    cfg = load_config(NAMES[request.param])
     model = build_model(cfg).train()
     norms = {name: module for name, module in model.named_modules() if isinstance(module, tuple(KINDS))}
     return Built(cfg, model, norms, EXPECTED[request.param])
@@ -141,8 +167,7 @@ def is_frozen(name, built):
 
 
 def test_no_config_is_left_out():
-    names = {str(p.relative_to(CONFIGS)) for p in CONFIGS.rglob("*.py") if "_base_" not in p.parts}
-    assert {name.rpartition("_")[0] for name in names} == set(EXPECTED)
+    assert set(NAMES) == set(EXPECTED)
 
 
 def test_norms(built):
@@ -178,7 +203,7 @@ def test_decayed(built):
     for name, parameter in built.model.named_parameters():
         module, _, kind = name.rpartition(".")
         wanted = built.expected.norms_decay if module in built.norms else built.expected.biases_decay or kind != "bias"
-        if parameter.requires_grad and decays[id(parameter)] != wanted:
+        if parameter.requires_grad and decays[id(parameter)] != (wanted and built.expected.decays):
             wrong.append(name)
     assert not wrong
 
@@ -186,9 +211,9 @@ def test_decayed(built):
 def test_forward_and_backward(built, step):
     model = built.model
     means = {name: m.running_mean.clone() for name, m in model.named_modules() if hasattr(m, "running_mean")}
-    loss, log = step(model)
+    loss, log = step(model, built.cfg.default_scope)
     assert torch.isfinite(loss)
-    assert {"loss_cls", "loss_bbox"} <= {key.split(".")[-1] for key in log}
+    assert LOSSES[built.cfg.default_scope] <= {key.split(".")[-1] for key in log}
     for name, parameter in model.named_parameters():
         if is_frozen(name, built):
             assert parameter.grad is None, f"{name} is frozen and got a gradient"
