@@ -63,7 +63,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 def main() -> None:
     """Plan, train, and write the results."""
     args = parse_args()
-    jobs = args.jobs or (1 if torch.cuda.is_available() else cores())
+    jobs = (1 if torch.cuda.is_available() else cores()) if args.jobs is None else args.jobs
     shared = {name: value for name, value in vars(args).items() if name in Options.__dataclass_fields__}
     try:
         if jobs < 1 or args.gpus < 1:

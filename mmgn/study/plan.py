@@ -46,7 +46,8 @@ def plan(options: Options) -> Study:
         check_data(cfg, "train", "val")
 
     channels = [norm.num_channels for norm in norm_layers(build_model(base))]
-    if defaults.group_table and options.groups is None and options.channels_per_group is None:
+    asked = options.groups is not None or options.channels_per_group is not None
+    if defaults.group_table and "GN" in request.norms and not asked:
         numbers = default_groups(channels)
         request = replace(request, groups=numbers, channels_per_group=numbers)
     check_groups(request, channels)
@@ -159,10 +160,11 @@ def _head(study: Study, request: Request, base: Config, images: Mapping[str, int
         if values:
             where = f"at batch {study.largest} on {request.data[0]}"
             lines.append(f"varied: {name} of GN ({', '.join(map(str, values))}) {where}; 1 is {_EXTREME[name]}")
-    asked = set(make_grid(request, base_groups(base), own_pretraining=False))
-    added = [cell for cell in study.cells if cell not in asked]
+    wanted = set(make_grid(request, base_groups(base), own_pretraining=False))
+    added = [cell for cell in study.cells if cell not in wanted]
     if added:
-        lines.append(f"added: {len(added)} cell{'s' * (len(added) > 1)} of BN at batch {study.largest}, whose weights BN* starts from")
+        count = f"{len(added)} cell{'s' * (len(added) > 1)}"
+        lines.append(f"added: {count} of BN at batch {study.largest}, whose weights BN* starts from")
     if study.pretrained:
         lines.append(f"start: random weights; BN* has those of {study.pretrained} in its backbone")
     else:

@@ -20,6 +20,7 @@ COLUMNS = (
     "task", "data", "norm", "num_groups", "channels_per_group", "batch_size", "processes", "total_batch", "lr",
     "images", "iterations", "seed", "start", "status", "reason",
 )  # fmt: skip
+STATUSES = ("done", "failed", "skipped", "missing")
 #: mmdet's CheckInvalidLossHook raises an assertion without a message, and logs this.
 _INVALID = "loss become infinite or NaN"
 
@@ -29,7 +30,7 @@ class Outcome:
     """How a cell stands.
 
     Attributes:
-        status: 'done', 'skipped', 'failed' or 'missing'.
+        status: of :data:`STATUSES`.
         reason: why, unless done.
         metrics: of study.csv, in percent.
         seconds: of training, validation included.

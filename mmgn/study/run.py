@@ -13,7 +13,7 @@ from mmgn.compat.environment import cpu_name
 from mmgn.study.grid import Cell
 from mmgn.study.launchers import train_through_torchrun
 from mmgn.study.pool import cores, train_here
-from mmgn.study.record import Outcome, row, write_csv
+from mmgn.study.record import STATUSES, Outcome, row, write_csv
 from mmgn.study.study import Study
 
 
@@ -89,7 +89,7 @@ def cell_table(study: Study) -> str:
 def verdict(study: Study) -> str:
     """Return how many cells stand how, and what to do about those that are not done."""
     counts = Counter(study.outcomes[cell].status if cell in study.outcomes else "missing" for cell in study.cells)
-    lines = [", ".join(f"{count} {status}" for status, count in counts.items())]
+    lines = [", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])]
     failed = [cell for cell, outcome in study.outcomes.items() if outcome.status == "failed"]
     lines += [f"failed: {cell.id}: {study.outcomes[cell].reason}" for cell in failed]
     if failed:

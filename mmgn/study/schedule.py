@@ -35,9 +35,17 @@ def base_lr(cfg: Config) -> float:
 
 
 def count_images(cfg: Config) -> int:
-    """Return how many images an epoch of a config has."""
+    """Return how many images an epoch of a config has.
+
+    Raises:
+        ValueError: its data set cannot be built.
+    """
     init_default_scope(cfg.get("default_scope") or "mmdet")
-    return len(DATASETS.build(copy.deepcopy(cfg.train_dataloader.dataset)))
+    try:
+        return len(DATASETS.build(copy.deepcopy(cfg.train_dataloader.dataset)))
+    # What a constructor raises is up to its author.
+    except Exception as error:
+        raise ValueError(f"the training images of {cfg.filename} cannot be read: {error}") from error
 
 
 def fit(cfg: Config, batch_size: int, processes: int, num_images: int, epochs: int | None = None) -> int:

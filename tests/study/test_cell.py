@@ -54,8 +54,8 @@ def test_every_norm_of_the_detector_is_the_cells(cell, kind, groups):
 def test_weights_of_bn_fit_bn_frozen_and_give_what_bn_gives_in_evaluation():
     trained, norms = norms_of(Cell("d", "BN", 8, 0))
     for norm in norms:
-        for value in (norm.module.running_mean, norm.module.running_var, norm.module.weight.data, norm.module.bias.data):
-            value.uniform_(0.5, 2)
+        for name in ("running_mean", "running_var", "weight", "bias"):
+            getattr(norm.module, name).data.uniform_(0.5, 2)
     frozen, _ = norms_of(Cell("d", "BN*", 8, 0))
     found = frozen.load_state_dict(trained.state_dict(), strict=False)
     assert not found.missing_keys
@@ -69,11 +69,11 @@ def test_weights_of_bn_fit_bn_frozen_and_give_what_bn_gives_in_evaluation():
 
 def test_the_base_must_have_one_group_norm_all_over():
     assert base_groups(load_config(SCRATCH)) == {"num_groups": 32}
-    with pytest.raises(ValueError, match="must have norm_cfg=dict.type='FusedGN'. of one kind all over, found none"):
+    with pytest.raises(ValueError, match=r"must have norm_cfg=dict\(type='FusedGN'\) of one kind all over, found none"):
         base_groups(load_config("digits/mask-rcnn_r18-mini_fpn_bn_digits.py"))
     cfg = load_config(DIGITS)
     cfg.model.neck.norm_cfg = dict(type="FusedGN", channels_per_group=4)
-    with pytest.raises(ValueError, match="found {'num_groups': 8} and {'channels_per_group': 4}"):
+    with pytest.raises(ValueError, match=r"found {'num_groups': 8} and {'channels_per_group': 4}"):
         base_groups(cfg)
 
 

@@ -73,7 +73,7 @@ def test_what_makes_no_sense_is_refused(wrong, told):
 
 def test_groups_must_divide_the_channels_of_all_norms():
     check_groups(request(groups=(16, 4), channels_per_group=(8,)), [16, 48])
-    with pytest.raises(ValueError, match="--groups: 32 does not divide the 16 channels .* is 16, 8, 4, 2, 1"):
+    with pytest.raises(ValueError, match=r"--groups: 32 does not divide the 16 channels .* is 16, 8, 4, 2, 1"):
         check_groups(request(groups=(32,)), [16, 32])
     with pytest.raises(ValueError, match="--channels-per-group: 3 does not divide the 16 channels"):
         check_groups(request(channels_per_group=(3,)), [48, 16])

@@ -193,5 +193,3 @@ def test_detection_of_the_users_starts_bn_frozen_from_torchvision(tmp_path):
 def test_what_cannot_be_trained_is_refused_before_it_is(planned, wrong, told):
     with pytest.raises((ValueError, FileNotFoundError), match=told):
         planned(**wrong)
-
-
