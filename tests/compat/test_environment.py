@@ -16,8 +16,9 @@ def env():
 
 def test_versions_are_those_of_the_installed_distributions(env):
     assert env["torch"] == torch.__version__
-    for name in ("mmengine", "mmcv", "mmdet"):
-        owner = metadata.packages_distributions()[name][0]
+    distributions = metadata.packages_distributions()
+    for name in ("mmengine", "mmcv", "mmdet", *{"mmpretrain", "mmseg"}.intersection(distributions)):
+        owner = distributions[name][0]
         origin = "fork" if owner.startswith("onedl") else "upstream"
         assert env["packages"][name] == f"{owner} {metadata.version(owner)} ({origin})"
 

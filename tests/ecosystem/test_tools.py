@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -60,9 +61,13 @@ def test_runs_in_ours(package, options, call_tool, tmp_path):
     assert row["iter"] == "2" and 0 < float(row["loss"]) < 20
     (best,) = tmp_path.glob("best_*.pth")
     assert BEST[package].rpartition("/")[2] in best.name
-    status, output = call_tool(tmp_path, "test.py", CONFIGS[package], best, "--work-dir", tmp_path, *arguments)
+    kept = ["--work-dir", tmp_path, "--out", tmp_path / "out.pkl", "--show-dir", tmp_path / "shown"]
+    status, output = call_tool(tmp_path, "test.py", CONFIGS[package], best, *kept, *arguments)
     assert status == 0, output
     assert f"{BEST[package]}: " in output
+    # Of each of the four images.
+    assert len(pickle.loads((tmp_path / "out.pkl").read_bytes())) == 4
+    assert len([*(tmp_path / "shown").rglob("*.png")]) == 4
 
 
 @pytest.mark.parametrize("package", CONFIGS)

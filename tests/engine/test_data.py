@@ -2,7 +2,7 @@ import pytest
 from mmengine.config import Config
 
 from mmgn.engine.config import load_config
-from mmgn.engine.data import datasets, find_ann_file, find_classes, find_img_dir, metrics, set_data_root
+from mmgn.engine.data import check_data, datasets, find_ann_file, find_classes, find_img_dir, metrics, set_data_root
 
 COCO = "mask_rcnn/mask-rcnn_r50_fpn_fusedgn-all_2x_coco.py"
 MMDET = "mmdet::gn/mask-rcnn_r50_fpn_gn-all_2x_coco.py"
@@ -65,6 +65,30 @@ def test_no_single_root_is_told(roots):
     cfg = Config(dict(train_dataloader=dict(dataset=dict(type="ConcatDataset", datasets=inner))))
     with pytest.raises(ValueError, match=r"data root of .* cannot be replaced by '/z'"):
         set_data_root(cfg, "/z")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "folder", "setting"),
+    [
+        (dict(type="ImageNet", split="val"), "val", "split"),
+        (dict(type="ImageNet", split="val", data_prefix="images"), "images", "data_prefix"),
+        (dict(type="CustomDataset"), "", "data_prefix"),
+        (dict(type="CustomDataset", data_prefix="train"), "train", "data_prefix"),
+        (dict(type="ADE20KDataset", data_prefix=dict(img_path="i", seg_map_path="s")), "i", "data_prefix.img_path"),
+    ],
+)
+def test_image_folders_of_mmpretrain_and_mmsegmentation(dataset, folder, setting, tmp_path):
+    cfg = Config(dict(train_dataloader=dict(dataset=dict(dataset, data_root=str(tmp_path / "root")))))
+    message = rf"image folder '{tmp_path / 'root' / folder}' \(train_dataloader\.dataset\.{setting}\) "
+    with pytest.raises(FileNotFoundError, match=f"{message}does not exist"):
+        check_data(cfg, "train")
+    for name in (folder, "s"):
+        (tmp_path / "root" / name).mkdir(parents=True, exist_ok=True)
+    with pytest.raises(FileNotFoundError, match=f"{message}has no images"):
+        check_data(cfg, "train")
+    for name in (folder, "s"):
+        (tmp_path / "root" / name / "1.png").touch()
+    check_data(cfg, "train")
 
 
 def test_a_config_without_data_is_left_alone():

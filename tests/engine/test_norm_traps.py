@@ -4,6 +4,7 @@ import pytest
 from mmengine.config import Config
 
 import mmgn  # noqa: F401  # before mmdet: it serves mmcv's ops
+from mmgn.engine.config import load_config
 from mmgn.engine.model import build_model
 from mmgn.engine.norm_state import norm_rows
 from mmgn.engine.norm_traps import traps
@@ -109,6 +110,14 @@ def test_traps(trap):
 )
 def test_no_false_alarm(kwargs):
     assert warnings_of(config(**kwargs)) == []
+
+
+def test_norms_may_decay_on_imagenet():
+    """The paper leaves out their decay in fine-tuning alone."""
+    pytest.importorskip("mmpretrain")
+    cfg = load_config("classification/resnet50_fusedgn_8xb32_in1k.py")
+    assert {row.decays for row in norm_rows(build_model(cfg), cfg)} == {True}
+    assert warnings_of(cfg) == []
 
 
 def test_a_checkpoint_to_start_from_is_weights():

@@ -89,10 +89,19 @@ def test_configs_of_the_new_style_name_classes():
         ({"type": "CocoMetric", "format_only": True}, None),
         ({"type": "VOCMetric"}, None),
         (None, None),
+        ({"type": "Accuracy", "topk": (1, 5)}, "accuracy/top1"),
+        ({"type": "Accuracy", "prefix": "mine"}, "mine/top1"),
+        ({"type": "Accuracy", "topk": (5,)}, None),
+        ({"type": "Accuracy", "thrs": (0.5, 0.9)}, None),
+        ({"type": "IoUMetric", "iou_metrics": ["mIoU"]}, "mIoU"),
+        ({"type": "IoUMetric", "iou_metrics": ["mDice"]}, None),
     ],
 )
 def test_the_best_is_by_mask_ap_where_there_is_one(evaluator, best):
-    assert applied(val_evaluator=evaluator).default_hooks.checkpoint.get("save_best") == best
+    # mmpretrain's val_cfg is an empty dict.
+    for val_cfg in ({"type": "ValLoop"}, {}):
+        cfg = applied(val_cfg=val_cfg, val_evaluator=evaluator)
+        assert cfg.default_hooks.checkpoint.get("save_best") == best
 
 
 @pytest.mark.parametrize(
