@@ -17,7 +17,7 @@ import torch
 from mmgn.compat import checkpoint, flops, mmcv_ops, packages
 from mmgn.version import __version__
 
-_PACKAGES = ("torchvision", "triton", "mmengine", "mmcv", "mmdet")
+_PACKAGES = ("torchvision", "triton", "mmengine", "mmcv", "mmdet", "mmpretrain", "mmseg")
 _WAYS_OUT = {
     "libGL": "`apt install libgl1`, or opencv-python-headless in place of opencv-python",
     "MMCV==": "`pip install 'mmcv-lite>=2.0.1,<2.2'`, or mmcv of that range",

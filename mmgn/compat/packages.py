@@ -7,7 +7,11 @@ from importlib import metadata
 from pathlib import Path
 
 # Distributions that OpenMMLab itself publishes under another name than the module's.
-_UPSTREAM = {"mmengine": {"mmengine", "mmengine-lite"}, "mmcv": {"mmcv", "mmcv-lite", "mmcv-full"}}
+_UPSTREAM = {
+    "mmengine": {"mmengine", "mmengine-lite"},
+    "mmcv": {"mmcv", "mmcv-lite", "mmcv-full"},
+    "mmseg": {"mmsegmentation"},
+}
 _distributions = functools.cache(metadata.packages_distributions)
 
 

@@ -105,13 +105,14 @@ def _report(cfg: Config, runner: Any, measured: _Measurement) -> str:
     memory, checkpoint_mb = _memory(runner, model, measured)
     iters, epoch = runner.max_iters, len(runner.train_dataloader)
     losses = ", ".join(f"{name} {value:.4g}" for name, value in (measured.losses or {}).items() if "loss" in name)
+    # A classifier's images have none.
+    objects = f", {measured.objects} objects" if measured.objects else ""
     lines = [
         ("data", f"{len(runner.train_dataloader.dataset)} images; {epoch} iterations are an epoch, {iters} in all"),
         ("batch", _batch(cfg, runner)),
         (
             "update",
-            f"{measured.images} images, {measured.objects} objects on this rank in {measured.seconds:.2f} s, the "
-            "first and slowest",
+            f"{measured.images} images{objects} on this rank in {measured.seconds:.2f} s, the first and slowest",
         ),
         ("losses", losses),
         *memory,
