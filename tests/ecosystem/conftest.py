@@ -49,7 +49,7 @@ def ade20k(digits, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def options(imagenet, ade20k):
-    """By framework, what has its full-size configs train for two steps on four small images, and validate."""
+    """By framework, what has its full-size configs train for two steps on small images, and validate."""
 
     def loaders(root, splits):
         here = {"num_workers": 0, "persistent_workers": False, "dataset.data_root": str(root)}
