@@ -49,6 +49,9 @@ def build_model():
     def build(cfg):
         init_default_scope(cfg.default_scope)
         without_weights(cfg.model)
+        # What mmsegmentation's images are padded to.
+        if "size" in cfg.model.get("data_preprocessor", {}):
+            cfg.model.data_preprocessor.size = (64, 64)
         train_cfg = cfg.model.get("train_cfg") or {}
         stages = train_cfg.get("rcnn") or []
         for stage in stages if isinstance(stages, list) else [stages]:
