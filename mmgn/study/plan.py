@@ -3,7 +3,6 @@
 import copy
 import importlib.util
 import os
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from mmgn.models.norms import norm_layers
 from mmgn.study import schedule
 from mmgn.study.cell import base_groups, pretrained_backbone, put_norm, start_from, write_config
 from mmgn.study.grid import Cell, Request, check_groups, default_groups, make_grid
+from mmgn.study.head import head
 from mmgn.study.study import Options, Study
 from mmgn.study.tasks import TASKS, Defaults
 
@@ -34,6 +34,7 @@ def plan(options: Options) -> Study:
     study = Study(replace(options, out=options.out.resolve()))
     task, defaults = TASKS[options.task], _defaults(study)
     request = _request(options, defaults)
+    # matplotlib: better now than after the grid.
     for package in (task.package, "matplotlib"):
         if importlib.util.find_spec(package) is None:
             raise ImportError(f'no package {package}: pip install -e ".[ecosystem]"')
@@ -45,7 +46,8 @@ def plan(options: Options) -> Study:
     for cfg in own.values():
         check_data(cfg, "train", "val")
 
-    channels = [norm.num_channels for norm in norm_layers(build_model(base))]
+    # A detector takes its config apart when it is built.
+    channels = [norm.num_channels for norm in norm_layers(build_model(copy.deepcopy(base)))]
     asked = options.groups is not None or options.channels_per_group is not None
     if defaults.group_table and "GN" in request.norms and not asked:
         numbers = default_groups(channels)
@@ -57,9 +59,9 @@ def plan(options: Options) -> Study:
     study.largest = max(request.batch_sizes)
     images = {name: schedule.count_images(cfg) for name, cfg in own.items()}
     epochs = options.epochs or defaults.epochs
-    for cell in study.cells:
+    for cell in study.in_order(study.cells):
         _plan_cell(study, cell, base, own[cell.data], images[cell.data], epochs)
-    study.head = _head(study, request, base, images, epochs)
+    study.head = head(study, request, base, images, epochs)
     return study
 
 
@@ -90,7 +92,11 @@ def _request(options: Options, defaults: Defaults) -> Request:
 def _data(study: Study, names: tuple[str, ...]) -> dict[str, Path]:
     """Return the data sets' folders, once those that are made on the spot are there."""
     if not study.embedded:
-        return {names[0]: Path(study.options.data).resolve()}
+        root = Path(study.options.data).resolve()
+        if not root.is_dir():
+            known = ", ".join(study.task.makers)
+            raise FileNotFoundError(f"--data: no folder {root}; data that are made on the spot are {known}")
+        return {names[0]: root}
     folders = {name: study.options.out / "data" / name for name in names}
     for name, folder in folders.items():
         study.task.makers[name](folder)
@@ -136,7 +142,9 @@ def _weights(study: Study, model: Cell, cfg: Config) -> str:
 
 def _keep_weights(study: Study, cell: Cell, cfg: Config) -> None:
     """Have BN's cells keep their last weights, as BN* may be asked for later; with a launcher all cells keep theirs."""
-    hook = dict(type="CheckpointHook") | cfg.get("default_hooks", {}).get("checkpoint", {}) | dict(save_best=None)
+    by_epoch = "max_iters" not in cfg.train_cfg
+    hook = dict(type="CheckpointHook") | cfg.get("default_hooks", {}).get("checkpoint", {})
+    hook |= dict(by_epoch=by_epoch, save_best=None)
     if study.options.launcher == "none":
         # -1: at the end, if at all.
         hook |= dict(interval=-1, save_last=cell.norm == "BN", save_optimizer=False, save_param_scheduler=False)
@@ -144,49 +152,3 @@ def _keep_weights(study: Study, cell: Cell, cfg: Config) -> None:
         # To go on from, too.
         hook["max_keep_ckpts"] = 1
     cfg.default_hooks = dict(cfg.get("default_hooks", {}), checkpoint=hook)
-
-
-def _head(study: Study, request: Request, base: Config, images: Mapping[str, int], epochs: int | None) -> list[str]:
-    """Return what is varied and what is held, for people."""
-    sizes, norms = (", ".join(map(str, values)) for values in (request.batch_sizes, request.norms))
-    (groups,) = (f"{key}={value}" for key, value in base_groups(base).items())
-    processes = study.options.processes
-    lines = [
-        f"task: {study.options.task}, {len(study.cells)} cells",
-        f"varied: norm ({norms}; GN has {groups}, LN 1 group, IN 1 channel per group); "
-        f"batch size per process ({sizes}); seed (0 to {request.seeds - 1}); data ({', '.join(request.data)})",
-    ]
-    for name, values in (("groups", request.groups), ("channels per group", request.channels_per_group)):
-        if values:
-            where = f"at batch {study.largest} on {request.data[0]}"
-            lines.append(f"varied: {name} of GN ({', '.join(map(str, values))}) {where}; 1 is {_EXTREME[name]}")
-    wanted = set(make_grid(request, base_groups(base), own_pretraining=False))
-    added = [cell for cell in study.cells if cell not in wanted]
-    if added:
-        count = f"{len(added)} cell{'s' * (len(added) > 1)}"
-        lines.append(f"added: {count} of BN at batch {study.largest}, whose weights BN* starts from")
-    if study.pretrained:
-        lines.append(f"start: random weights; BN* has those of {study.pretrained} in its backbone")
-    else:
-        lines.append("start: random weights; BN* has those of the BN cell of the largest batch, same data and seed")
-    rate, batch = schedule.base_lr(base), schedule.base_batch_size(base)
-    seen = "; ".join(f"{_budget(base, count, epochs)} of {name}" for name, count in images.items())
-    return [
-        *lines,
-        f"held: model, augmentation, optimizer and evaluation of {Path(base.filename).name}; {processes} "
-        f"process{'es' * (processes > 1)}",
-        f"held: the budget in images: {seen}; the last batch of an epoch is left out where images do not fill it",
-        f"held: the learning rate by the linear rule, {rate:g} for {batch} images; warm-up and steps come after the "
-        "same number of images",
-        "held: one validation, of the last weights",
-    ]
-
-
-_EXTREME = {"groups": "LN", "channels per group": "IN"}
-
-
-def _budget(base: Config, num_images: int, epochs: int | None) -> str:
-    if epochs is None and "max_iters" in base.train_cfg:
-        return f"{base.train_cfg.max_iters * schedule.base_batch_size(base)} images"
-    epochs = epochs or base.train_cfg.max_epochs
-    return f"{epochs * num_images} images ({epochs} x {num_images})"

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmgn.datasets.digit_images import make_digit_images
 from mmgn.datasets.digits import make_digits
 from mmgn.engine import launch
-from mmgn.engine.config import load_config
+from mmgn.engine.config import find_config, load_config
 from mmgn.models.norms import norm_layers
 from mmgn.study.plan import plan
 from mmgn.study.run import cell_table, verdict
@@ -82,9 +82,28 @@ def test_bn_frozen_waits_for_bn_of_the_largest_batch_and_goes_after_it(planned):
     assert study.in_order(study.cells)[0] == model
     study.outcomes[model] = Outcome("failed", "no memory")
     assert study.blocked(frozen) == Outcome("failed", "its BN model, few_bn_b16_seed0, has failed")
-    assert any(line.startswith("added: 1 cell of BN at batch 16") for line in study.head)
+    assert any(line.startswith("added: 1 cell of that BN") for line in study.head)
     assert model.id in cell_table(study).splitlines()[1]
     assert "few_bn_b16_seed0: no memory" in verdict(study)
+
+
+def test_a_budget_in_iterations_ends_in_weights_of_another_name(planned, tmp_path):
+    config = tmp_path / "iterations.py"
+    config.write_text(
+        f"_base_ = {str(find_config(CONFIG).resolve())!r}\n"
+        "train_cfg = dict(type='IterBasedTrainLoop', max_iters=3, val_interval=3, _delete_=True)\n"
+        "train_dataloader = dict(sampler=dict(type='InfiniteSampler'))\n"
+        "param_scheduler = []\n"
+        "auto_scale_lr = dict(base_batch_size=32)\n"
+    )
+    study = planned(config=str(config), epochs=None)
+    cells = by_id(study)
+    frozen, model = cells["few_bn-frozen_b4_seed0"], cells["few_bn_b16_seed0"]
+    assert (study.facts[model]["iterations"], study.facts[frozen]["iterations"]) == (6, 24)
+    assert {study.facts[cell]["images"] for cell in cells.values()} == {96}
+    written = Config.fromfile(study.config(frozen))
+    assert written.load_from == str(study.folder(model) / "iter_6.pth")
+    assert written.default_hooks.checkpoint.by_epoch is False
 
 
 def test_bn_frozen_trains_all_but_its_norms(planned):
@@ -176,13 +195,18 @@ def test_detection_of_the_users_starts_bn_frozen_from_torchvision(tmp_path):
     assert study.facts[frozen]["start"] == "torchvision://resnet50"
     assert study.facts[group]["start"] == "scratch"
     assert Config.fromfile(study.config(frozen)).model.backbone.init_cfg.checkpoint == "torchvision://resnet50"
+    # What stays as it is stays out of the difference: building the base's model has not taken its config apart.
+    assert "roi_head" not in study.config(group).read_text()
     assert study.facts[group]["lr"] == f"{0.02 * 2 / 16:g}"
 
 
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        (dict(data="no/such/folder"), "does not exist"),
+        (
+            dict(data="no/such/folder"),
+            "--data: no folder .*/no/such/folder; data that are made on the spot are digits-lit",
+        ),
         (dict(groups=(5,)), "--groups: 5 does not divide the 16 channels"),
         (dict(batch_sizes=(64,)), "64 x 1 is more than the 32 training images"),
         (dict(epochs=0), "--epochs must be at least 1, got 0"),
