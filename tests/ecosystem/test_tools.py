@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mmgn.engine.config import CONFIGS as CONFIG_FILES
 from mmgn.engine.config import find_config
 
 CONFIGS = {
@@ -77,3 +78,21 @@ def test_ours_tells_where_the_data_are_missing(package, call_tool, tmp_path):
     assert status == 1
     assert output.startswith("train.py: image folder 'gone/"), output
     assert "--data-root DIR" in output
+
+
+def test_configs_are_read_where_nothing_has_imported_mmgn(tmp_path):
+    """Their bases are looked up in other packages, for which mmengine 0.10.7 alone wants pkg_resources."""
+    for package in CONFIGS:
+        pytest.importorskip(package)
+    script = tmp_path / "read.py"
+    script.write_text(
+        "import sys\n"
+        "from mmengine.config import Config\n"
+        "assert 'mmgn' not in sys.modules\n"
+        "print(*(Config.fromfile(path).default_scope for path in sys.argv[1:]))\n"
+    )
+    folders = {"classification": "mmpretrain", "segmentation": "mmseg"}
+    paths = {path: scope for name, scope in folders.items() for path in sorted((CONFIG_FILES / name).glob("*.py"))}
+    status, output = run(script, *paths, cwd=tmp_path)
+    assert status == 0, output
+    assert output.split() == [*paths.values()]
