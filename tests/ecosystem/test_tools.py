@@ -55,11 +55,12 @@ def test_runs_in_the_frameworks_own_tool(package, options, tmp_path):
 def test_runs_in_ours(package, options, call_tool, tmp_path):
     pytest.importorskip(package)
     arguments = as_arguments(options[package])
-    status, output = call_tool(tmp_path, "train.py", CONFIGS[package], "--work-dir", tmp_path, *arguments)
+    status, output = call_tool(tmp_path, "train.py", CONFIGS[package], "--val-loss", "--work-dir", tmp_path, *arguments)
     assert status == 0, output
     with (tmp_path / "results.csv").open() as file:
         (row,) = csv.DictReader(file)
-    assert row["iter"] == "2" and 0 < float(row["loss"]) < 20
+    assert row["iter"] == "2"
+    assert 0 < float(row["loss"]) < 20 and 0 < float(row["val_loss"]) < 20
     (best,) = tmp_path.glob("best_*.pth")
     assert BEST[package].rpartition("/")[2] in best.name
     kept = ["--work-dir", tmp_path, "--out", tmp_path / "out.pkl", "--show-dir", tmp_path / "shown"]

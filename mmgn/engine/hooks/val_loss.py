@@ -53,7 +53,7 @@ class ValLossHook(Hook):
         with _own_randomness(batch_idx):
             batch = model.data_preprocessor(data_batch, False)
             samples = batch["data_samples"]
-            if not all("gt_instances" in s or "gt_sem_seg" in s for s in samples):
+            if not all(any(name in s for name in _TRUTH) for s in samples):
                 raise ValueError(_NO_TRUTH)
             if self._scales:
                 for sample in samples:
@@ -75,6 +75,8 @@ class ValLossHook(Hook):
             metrics |= {f"val_{name}": float(value) / images for name, value in sums.items()}
 
 
+# Of a sample, in mmdet, mmsegmentation and mmpretrain.
+_TRUTH = ("gt_instances", "gt_sem_seg", "gt_label")
 _NO_TRUTH = (
     "--val-loss needs ground truth, and the pipeline of val_dataloader loads none: add LoadAnnotations to it, as "
     "mmdet's data set configs have it, or leave --val-loss."
@@ -93,9 +95,14 @@ def scale_truth(sample: Any) -> None:
         if "masks" in instances:
             instances.masks = instances.masks.resize(sample.img_shape)
     if "gt_sem_seg" in sample:
-        classes = sample.gt_sem_seg.sem_seg
-        scaled = F.interpolate(classes[None].float(), size=tuple(sample.img_shape), mode="nearest")[0]
-        sample.gt_sem_seg = PixelData(sem_seg=scaled.to(classes.dtype), metainfo=sample.gt_sem_seg.metainfo)
+        # mmdet's has one map, sem_seg, and mmsegmentation's another, data.
+        maps = {
+            name: F.interpolate(classes[None].float(), size=tuple(sample.img_shape), mode="nearest")[0].to(
+                classes.dtype
+            )
+            for name, classes in sample.gt_sem_seg.items()
+        }
+        sample.gt_sem_seg = PixelData(**maps, metainfo=sample.gt_sem_seg.metainfo)
 
 
 def _pad_truth(preprocessor: Any, samples: list[Any]) -> None:
@@ -116,6 +123,9 @@ def _loads_unscaled(dataset: Any) -> bool:
     loads = [i for i, name in enumerate(names) if "Annotations" in name]
     resizes = [i for i, name in enumerate(names) if "Resize" in name]
     if not loads:
+        # mmpretrain's data sets know the labels, no transform loads them.
+        if hasattr(dataset, "get_gt_labels"):
+            return False
         raise ValueError(_NO_TRUTH)
     return any(i < loads[0] for i in resizes)
 
