@@ -2,10 +2,10 @@
 
 The two forms hold the same digits, of the same shape at the same place, with the same noise; light alone differs:
 
-* plain: ink of 255 on a background of 0;
-* lit: each image has a contrast of its own, drawn log-uniformly from ``CONTRAST`` (of 255), so sixteenfold between
-  the faintest and the strongest, and lies on a background that runs linearly from one side to the opposite one, in a
-  random direction, between two brightnesses drawn uniformly from what the contrast leaves of 0 to 255. Nothing clips.
+* plain: full contrast on darkness;
+* lit: each image has a contrast of its own, drawn log-uniformly from ``CONTRAST``, so sixteenfold between the faintest
+  and the strongest, and lies on a background that runs linearly from one side to the opposite one, in a random
+  direction, between two brightnesses drawn uniformly from what the contrast leaves of ``RANGE``.
 
 So in the lit form mean and variance are an image's own far more than a pixel's: those of a handful of images tell
 little about the next handful, which is what a norm over the batch has to go by.
@@ -27,10 +27,12 @@ STAMP = "digit_images.json"
 # Raise it whenever the same arguments would give other bytes: a set made by an older version is not reused.
 FORMAT = 1
 
-# Of 255; see the module's docstring.
-CONTRAST = (15.0, 240.0)
 # Standard deviation, of 255.
 NOISE = 4.0
+# Of 255, before the noise: three of its standard deviations are left on both sides, so next to no pixel clips.
+RANGE = (12.0, 243.0)
+# Of the ink to its background. The faintest is 3.6 times the noise's standard deviation, still plain to see.
+CONTRAST = ((RANGE[1] - RANGE[0]) / 16, RANGE[1] - RANGE[0])
 # Height of a digit as a share of the image's side: 18 to 22 pixels of 28.
 DIGIT_HEIGHT = (0.65, 0.8)
 # Of a digit's box from the image's middle, each way, where there is room: 2 pixels of 28.
@@ -111,7 +113,7 @@ def _draw(rng: np.random.Generator, digits: Handwriting, row: int, side: int, li
     ink[window] = alpha
     noise = rng.normal(0, NOISE, (side, side))
     # Light is drawn last, so that both forms draw the same digit.
-    pixels = _light(rng, ink) if lit else 255 * ink
+    pixels = _light(rng, ink) if lit else RANGE[0] + CONTRAST[1] * ink
     return Image.fromarray((pixels + noise).round().clip(0, 255).astype(np.uint8))
 
 
@@ -123,7 +125,7 @@ def _place(rng: np.random.Generator, extent: int, side: int) -> slice:
 
 def _light(rng: np.random.Generator, ink: Pixels) -> Pixels:
     contrast = math.exp(rng.uniform(*np.log(CONTRAST)))
-    start, end = rng.uniform(0, 255 - contrast, 2)
+    start, end = rng.uniform(RANGE[0], RANGE[1] - contrast, 2)
     angle = rng.uniform(0, 2 * math.pi)
     y, x = np.mgrid[-1 : 1 : len(ink) * 1j, -1 : 1 : len(ink) * 1j]
     reach = abs(math.cos(angle)) + abs(math.sin(angle))

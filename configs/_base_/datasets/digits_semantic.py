@@ -5,9 +5,19 @@ metainfo = dict(
     classes=('background', 'zero', 'one', 'two', 'three', 'four', 'five',
              'six', 'seven', 'eight', 'nine'))
 
+image_scale = (64, 64)
+
 # No flip: a mirrored digit is no digit.
-pipeline = [
+train_pipeline = [
     dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    dict(type='Resize', scale=image_scale, keep_ratio=True),
+    dict(type='PackSegInputs')
+]
+# The label map is not resized: prediction is held against it at the image's own size.
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=image_scale, keep_ratio=True),
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs')
 ]
@@ -20,7 +30,7 @@ train_dataloader = dict(
         metainfo=metainfo,
         data_root=data_root,
         data_prefix=dict(img_path='train', seg_map_path='semantic/train'),
-        pipeline=pipeline))
+        pipeline=train_pipeline))
 val_dataloader = dict(
     batch_size=8,
     num_workers=0,
@@ -31,7 +41,7 @@ val_dataloader = dict(
         data_root=data_root,
         data_prefix=dict(img_path='val', seg_map_path='semantic/val'),
         test_mode=True,
-        pipeline=pipeline))
+        pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])

@@ -30,3 +30,6 @@ param_scheduler = [
         by_epoch=True,
         convert_to_iter_based=True)
 ]
+
+# What lr is for; tools/study.py scales it to other batches, nothing else does unless enable is set.
+auto_scale_lr = dict(enable=False, base_batch_size=4)
