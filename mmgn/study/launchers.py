@@ -106,7 +106,7 @@ def write_jobs(study: Study, cells: list[Cell], train: Path, partition: str | No
         after = "singleton"
         model = study.waits_for(cell)
         if model in jobs:
-            after = f"singleton,afterok:${{{jobs[model]}}}"
+            after = f'"singleton,afterok:${jobs[model]}"'
         jobs[cell] = f"job_{number}"
         options = f"--parsable --kill-on-invalid-dep=yes --dependency={after}"
         lines.append(f"{jobs[cell]}=$(sbatch {options} {shlex.quote(str(job))})\n")

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import re
 import signal
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ COLUMNS = (
     "images", "iterations", "seed", "start", "status", "reason",
 )  # fmt: skip
 STATUSES = ("done", "failed", "skipped", "missing")
+_ERROR = re.compile(r"(train\.py|[\w.]*(Error|Exception)): ")
 #: mmdet's CheckInvalidLossHook raises an assertion without a message, and logs this.
 _INVALID = "loss become infinite or NaN"
 
@@ -70,7 +72,7 @@ def read_outcome(work_dir: Path, task: Task) -> Outcome | None:
 
 
 def outcome_of(work_dir: Path, task: Task, exitcode: int) -> Outcome:
-    """Read the outcome of a cell whose process has ended; of one that failed, the last line of its log tells why."""
+    """Read the outcome of a cell whose process has ended; of one that failed, the last error in its log tells why."""
     outcome = read_outcome(work_dir, task)
     if exitcode == 0 and outcome:
         return outcome
@@ -85,7 +87,9 @@ def outcome_of(work_dir: Path, task: Task, exitcode: int) -> Outcome:
     if _INVALID in text:
         return Outcome("failed", "the loss became infinite or NaN")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return Outcome("failed", lines[-1] if lines else f"exit status {exitcode}, nothing printed")
+    # torchrun has more to say after it.
+    errors = [line for line in lines if _ERROR.match(line)]
+    return Outcome("failed", (errors or lines or [f"exit status {exitcode}, nothing printed"])[-1])
 
 
 def csv_text(head: Iterable[str], columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:

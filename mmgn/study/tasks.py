@@ -106,7 +106,7 @@ TASKS = {
         metrics=_top1_error,
         columns=("top1_error",),
         defaults=Defaults(_ALL, (32, 16, 8, 4, 2, 1), 3, ("digits-lit", "digits-plain"), group_table=True),
-        quick=Defaults(("BN", "GN"), (32, 2), 2, ("digits-lit", "digits-plain"), epochs=1),
+        quick=Defaults(("BN", "GN"), (32, 2), 2, ("digits-lit", "digits-plain"), epochs=2),
         full_defaults=Defaults(NORMS, (32, 16, 8, 4, 2), 1, group_table=True),
     ),
     "detection": Task(

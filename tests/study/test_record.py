@@ -58,6 +58,9 @@ def test_figures_that_are_none_are_a_failure(tmp_path):
     [
         ("Traceback\nValueError: Expected more than 1 value per channel\n\n", 1, "ValueError: Expected"),
         ("loss become infinite or NaN!\nTraceback\nAssertionError: None\n", 1, "the loss became infinite or NaN"),
+        ("torch.OutOfMemoryError: CUDA\n\nThe other ranks were stopped.\n", 1, "torch.OutOfMemoryError: CUDA"),
+        ("train.py: no such file\n", 1, "train.py: no such file"),
+        ("half a line\n", 2, "half a line"),
         ("half a line", -signal.SIGKILL, "ended by SIGKILL, as the kernel does where memory ends"),
         ("half a line", -signal.SIGTERM, "ended by SIGTERM"),
         ("", 3, "exit status 3, nothing printed"),
