@@ -24,7 +24,9 @@ train_cfg = dict(by_epoch=True, max_epochs=4, val_interval=4)
 val_cfg = dict()
 test_cfg = dict()
 
-# No weight decay: a run of minutes gains nothing by it, and the norms are to have none.
+# The rate is the same for all norms: of 0.03, 0.04, 0.06 and 0.1, tried at batch 32 with seed 100 on digits-lit, GN
+# did best at 0.03 and 0.04 and BN at 0.04 and 0.06. No weight decay: a run of a minute gains nothing by it, and the
+# norms are to have none.
 optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.04, momentum=0.9))
 auto_scale_lr = dict(base_batch_size=32)
 

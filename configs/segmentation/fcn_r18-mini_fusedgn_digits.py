@@ -43,10 +43,8 @@ val_cfg = dict()
 test_cfg = dict()
 log_processor = dict(by_epoch=True)
 
-# No weight decay: a run of minutes gains nothing by it, and the norms are to have none.
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='SGD', lr=0.1, momentum=0.9))
+# One rate for all norms: at 0.3 (batch 8, seed 100) GN did worse and BN alike. No decay, a minute gains nothing by it.
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9))
 auto_scale_lr = dict(base_batch_size=8)
 
 param_scheduler = [
@@ -54,7 +52,6 @@ param_scheduler = [
     dict(
         type='CosineAnnealingLR',
         eta_min=0,
-        begin=0,
         end=10,
         by_epoch=True,
         convert_to_iter_based=True)
