@@ -74,8 +74,7 @@ def main() -> None:
         train = Path(__file__).with_name("train.py").resolve()
         pending = study.in_order([cell for cell in study.cells if cell not in study.outcomes])
         if args.launcher == "slurm":
-            submit = write_jobs(study, pending, train, args.partition)
-            print(f"{len(pending)} jobs: bash {submit}; this command then gathers what they have finished")
+            print(f"{len(pending)} jobs: {write_jobs(study, pending, train, args.partition)} submits them")
         elif args.launcher == "none":
             print(f"{jobs} trainings beside each other, {threads_of(jobs)} of {cores()} cores each")
         if args.dry_run:

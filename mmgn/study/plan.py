@@ -76,6 +76,8 @@ def _defaults(study: Study) -> Defaults:
 def _request(options: Options, defaults: Defaults) -> Request:
     if options.epochs is not None and options.epochs < 1:
         raise ValueError(f"--epochs must be at least 1, got {options.epochs}")
+    if options.processes > 1 and options.launcher == "none":
+        raise ValueError(f"--gpus {options.processes} needs --launcher pytorch or slurm: without, a training has one")
     data = defaults.data
     if options.data != "embedded":
         data = (options.data if options.data in TASKS[options.task].makers else Path(options.data).resolve().name,)

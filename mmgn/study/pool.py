@@ -55,7 +55,8 @@ def train_here(study: Study, cells: list[Cell], jobs: int, ended: Callable[[Cell
                 args = (study.config(cell), study.folder(cell), threads)
                 running[cell] = context.Process(target=_train, args=args, name=cell.id)
                 running[cell].start()
-            wait([process.sentinel for process in running.values()])
+            if running:
+                wait([process.sentinel for process in running.values()])
             for cell, process in list(running.items()):
                 if not process.is_alive():
                     del running[cell]
@@ -68,7 +69,7 @@ def train_here(study: Study, cells: list[Cell], jobs: int, ended: Callable[[Cell
 
 
 def _train(*args: object) -> None:
-    # Imported by the server already; this process has no use for mmdet.
+    # By the server, which has done what it does once for all cells.
     from mmgn.study.training import train_cell
 
     train_cell(*args)  # type: ignore[arg-type]

@@ -97,6 +97,8 @@ def verdict(study: Study) -> str:
             f"{study.options.out}/CELL/log.txt tells more; the same command trains the failed cells again and keeps "
             "the others"
         )
+    elif counts["missing"] and study.options.launcher == "slurm":
+        lines.append(f"bash {study.options.out}/submit.sh trains what is missing; the same command then gathers it")
     elif counts["missing"]:
         lines.append("the same command goes on with what is missing")
     return "\n".join(lines)

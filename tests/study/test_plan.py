@@ -211,6 +211,7 @@ def test_detection_of_the_users_starts_bn_frozen_from_torchvision(tmp_path):
         (dict(batch_sizes=(64,)), "64 x 1 is more than the 32 training images"),
         (dict(epochs=0), "--epochs must be at least 1, got 0"),
         (dict(config="digits/mask-rcnn_r18-mini_fpn_bn_digits.py"), "does not exist|found none"),
+        (dict(processes=2), "--gpus 2 needs --launcher pytorch or slurm"),
         (dict(quick=True), "--quick is for embedded data"),
     ],
 )
