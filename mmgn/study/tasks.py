@@ -106,7 +106,7 @@ TASKS = {
         metrics=_top1_error,
         columns=("top1_error",),
         defaults=Defaults(_ALL, (32, 16, 8, 4, 2, 1), 3, ("digits-lit", "digits-plain"), group_table=True),
-        quick=Defaults(("BN", "GN"), (32, 2), 2, ("digits-lit", "digits-plain"), epochs=2),
+        quick=Defaults(("BN", "GN"), (32, 2), 1, ("digits-lit", "digits-plain")),
         full_defaults=Defaults(NORMS, (32, 16, 8, 4, 2), 1, group_table=True),
     ),
     "detection": Task(
@@ -117,7 +117,7 @@ TASKS = {
         metrics=_ap,
         columns=("box_AP", "mask_AP"),
         pretrained=True,
-        defaults=Defaults(("BN", "GN"), (8, 2), 1, ("digits",)),
+        defaults=Defaults(("BN", "GN"), (8, 2), 3, ("digits",), epochs=3),
         quick=Defaults(("BN", "GN"), (8, 2), 1, ("digits",), epochs=1),
         full_defaults=Defaults(NORMS, (8, 4, 2, 1), 1),
     ),
@@ -130,7 +130,7 @@ TASKS = {
         columns=("mIoU",),
         pretrained=True,
         defaults=Defaults(("BN", "GN"), (8, 2), 3, ("digits",)),
-        quick=Defaults(("BN", "GN"), (8, 2), 1, ("digits",), epochs=1),
+        quick=Defaults(("BN", "GN"), (8, 2), 1, ("digits",), epochs=5),
         full_defaults=Defaults(NORMS, (4, 2, 1), 1),
     ),
 }
