@@ -2,7 +2,7 @@
 
 import pytest
 from mmengine.config import Config
-from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS, init_default_scope
+from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS, DefaultScope, init_default_scope
 
 import mmgn
 from mmgn.datasets.digits import make_digits
@@ -39,3 +39,24 @@ def test_what_mmdet_does_not_have_is_looked_for_above_it():
 
     assert NODES["MODELS"].get("FusedGN") is mmgn.FusedGN
     assert NODES["MODELS"].get("NoSuchModel") is None
+
+
+@pytest.mark.parametrize(
+    ("package", "config", "dataset"),
+    [
+        ("mmpretrain", "classification/resnet-mini_fusedgn_digits.py", "CustomDataset"),
+        ("mmseg", "segmentation/fcn_r18-mini_fusedgn_digits.py", "BaseSegDataset"),
+    ],
+)
+def test_a_base_for_another_framework_finds_that_ones_types(tmp_path, package, config, dataset):
+    pytest.importorskip(package)
+    path = tmp_path / "child.py"
+    path.write_text(f"_base_ = 'mmgn::{config}'\n")
+    cfg = Config.fromfile(path)
+    assert cfg.train_dataloader.dataset._scope_ == "mmgn"
+    with DefaultScope.overwrite_default_scope(cfg.default_scope), DATASETS.switch_scope_and_registry("mmgn") as node:
+        assert node.get(dataset).__module__.startswith(f"{package}.datasets")
+        # mmdet has a ResNet as well; a part is built within the scope of the whole.
+        backbone = MODELS.build(dict(type="ResNet", depth=18, norm_cfg=dict(type="FusedGN")))
+        assert type(backbone).__module__ == f"{package}.models.backbones.resnet"
+        assert type(backbone.norm1) is mmgn.FusedGN
