@@ -1,6 +1,7 @@
 """A config's model, built."""
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from mmengine.config import Config
@@ -48,6 +49,30 @@ def check_norm_types(model: Any) -> None:
         if MODELS.get(norm) is None:
             known = ", ".join(name for name in _NORM_TYPES if MODELS.get(name) is not None)
             raise ValueError(f"{place}: unknown norm {norm!r}; known are {known}.")
+
+
+def takes(cfg: Config, part: Any, argument: str) -> bool:
+    """Return whether the constructor of a model's part has an argument, or a base's that it passes ``**kwargs`` on to.
+
+    Args:
+        cfg: the config that the part is of; tells the scope.
+        part: the part's own config.
+        argument: by name.
+    """
+    init_default_scope(cfg.get("default_scope") or "mmdet")
+    # As building does: a bare name is first of all the default scope's.
+    with MODELS.switch_scope_and_registry(None) as registry:
+        kind = registry.get(part.type) if isinstance(part.type, str) else part.type
+    for base in kind.__mro__[:-1] if kind else ():
+        init: Callable[..., Any] | None = base.__dict__.get("__init__")
+        if init is None:
+            continue
+        parameters = inspect.signature(init).parameters.values()
+        if any(p.name == argument for p in parameters):
+            return True
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return False
 
 
 def _norm_types(cfg: Any, place: str) -> Iterator[tuple[str, str]]:

@@ -2,17 +2,15 @@
 
 import argparse
 import importlib.util
-import inspect
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
 
 from mmgn.engine.hooks.model import check_backend
+from mmgn.engine.model import takes
 
 _AMP = {"fp16": "float16", "bf16": "bfloat16"}
 #: Metrics that give ``coco/segm_mAP`` and ``coco/bbox_mAP``.
@@ -184,11 +182,7 @@ def _model(cfg: Config, args: argparse.Namespace) -> None:
     backbone = cfg.model.get("backbone")
     if backbone is None:
         raise ValueError(f"--grad-checkpoint: {cfg.model.get('type')} has no backbone in model.backbone; {_BY_NAME}")
-    init_default_scope(cfg.get("default_scope") or "mmdet")
-    # As building does: a bare name is first of all the default scope's.
-    with MODELS.switch_scope_and_registry(None) as registry:
-        kind = registry.get(backbone.type) if isinstance(backbone.type, str) else backbone.type
-    if kind is None or "with_cp" not in _arguments(kind):
+    if not takes(cfg, backbone, "with_cp"):
         raise ValueError(f"--grad-checkpoint: the backbone {backbone.type} takes no with_cp; {_BY_NAME}")
     backbone.with_cp = True
 
@@ -197,20 +191,6 @@ _BY_NAME = (
     "mmengine does it for modules by name whose forward takes tensors alone, as in --cfg-options "
     "activation_checkpointing=[backbone.layer3,backbone.layer4]"
 )
-
-
-def _arguments(kind: type) -> set[str]:
-    """Return the names of the constructor's arguments, and of those it passes on to its bases as ``**kwargs``."""
-    names: set[str] = set()
-    for base in kind.__mro__[:-1]:
-        init: Callable[..., Any] | None = base.__dict__.get("__init__")
-        if init is None:
-            continue
-        parameters = inspect.signature(init).parameters.values()
-        names.update(p.name for p in parameters)
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            break
-    return names
 
 
 def _resume(cfg: Config, args: argparse.Namespace) -> None:

@@ -7,7 +7,9 @@ from typing import Any
 
 from mmengine.config import Config
 
+from mmgn.engine.model import build_model, takes
 from mmgn.engine.norm_swap.diff import config_text, difference
+from mmgn.models.norms import norm_layers
 from mmgn.study.grid import Cell
 
 #: What mmdet and mmsegmentation give torchvision's weights.
@@ -48,9 +50,27 @@ def put_norm(cfg: Config, cell: Cell) -> None:
     """Put the cell's norm in the place of every FusedGN of a base config's model."""
     for holder in list(_holders(cfg.model)):
         holder["norm_cfg"] = norm_cfg(cell)
-    if cell.norm in ("BN", "SyncBN"):
+    if cell.norm in ("BN", "SyncBN") and takes(cfg, cfg.model.backbone, "norm_eval"):
         # mmdet's ResNet would norm with running statistics in training.
         cfg.model.backbone.norm_eval = False
+
+
+def check_norms(base: Config, cell: Cell) -> None:
+    """Check that a base config's model with the cell's norm has no other.
+
+    Raises:
+        ValueError: it has, or it cannot be built.
+    """
+    # A detector takes its config apart when it is built, too.
+    cfg = copy.deepcopy(base)
+    put_norm(cfg, cell)
+    kind = {"BN": "BN", "SyncBN": "SyncBN", "BN*": "FrozenBN"}.get(cell.norm, "FusedGN")
+    others = [norm for norm in norm_layers(build_model(cfg)) if norm.kind != kind]
+    if others:
+        raise ValueError(
+            f"{base.filename}: {len(others)} norms would not be {cell.norm}, first {others[0].name}, which is "
+            f"{others[0].kind}: a study needs norm_cfg=dict(type='FusedGN') wherever its model has a norm"
+        )
 
 
 def pretrained_backbone(cfg: Config) -> str | None:

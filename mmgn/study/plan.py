@@ -15,7 +15,7 @@ from mmgn.engine.model import build_model
 from mmgn.engine.norm_swap.diff import flat
 from mmgn.models.norms import norm_layers
 from mmgn.study import schedule
-from mmgn.study.cell import base_groups, pretrained_backbone, put_norm, start_from, write_config
+from mmgn.study.cell import base_groups, check_norms, pretrained_backbone, put_norm, start_from, write_config
 from mmgn.study.grid import Cell, Request, check_groups, default_groups, make_grid
 from mmgn.study.head import head
 from mmgn.study.study import Options, Study
@@ -57,6 +57,8 @@ def plan(options: Options) -> Study:
         study.pretrained = pretrained_backbone(base)
     study.cells = make_grid(request, base_groups(base), own_pretraining=not study.pretrained)
     study.largest = max(request.batch_sizes)
+    for cell in {cell.norm: cell for cell in study.cells}.values():
+        check_norms(base, cell)
     images = {name: schedule.count_images(cfg) for name, cfg in own.items()}
     epochs = options.epochs or defaults.epochs
     for cell in study.in_order(study.cells):
@@ -122,7 +124,9 @@ def _plan_cell(study: Study, cell: Cell, base: Config, own: Config, num_images: 
                 cfg[f"{split}_dataloader"].update(num_workers=0, persistent_workers=False)
     write_config(study.config(cell), base, cfg)
     total = cell.batch_size * processes
-    study.settings[cell] = "\n".join(sorted(flat(cfg._cfg_dict.to_dict(), "cfg"))) + "\n"
+    settings = "\n".join(sorted(flat(cfg._cfg_dict.to_dict(), "cfg"))) + "\n"
+    # A study's folder may be moved.
+    study.settings[cell] = settings.replace(str(study.options.out), "OUT")
     study.facts[cell] = {
         "task": study.options.task,
         "processes": processes,

@@ -85,10 +85,9 @@ def _top1_error(metrics: Mapping[str, float]) -> dict[str, float]:
 
 
 def _ap(metrics: Mapping[str, float]) -> dict[str, float]:
+    kinds = (("box", "bbox"), ("mask", "segm"))
     # mmdet's metric gives no figures where nothing at all is detected.
-    return {
-        f"{name}_AP": 100 * metrics.get(f"coco/{kind}_mAP", 0.0) for name, kind in (("box", "bbox"), ("mask", "segm"))
-    }
+    return {f"{name}_AP": 100 * metrics[f"coco/{kind}_mAP"] if metrics else 0.0 for name, kind in kinds}
 
 
 def _miou(metrics: Mapping[str, float]) -> dict[str, float]:

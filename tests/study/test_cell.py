@@ -67,6 +67,15 @@ def test_weights_of_bn_fit_bn_frozen_and_give_what_bn_gives_in_evaluation():
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
+def test_norm_eval_goes_to_backbones_that_take_it():
+    norm = dict(type="FusedGN", num_groups=8)
+    for kind, takes in (("ResNet", True), ("ResNeXt", True), ("PyramidVisionTransformer", False)):
+        cfg = Config(dict(default_scope="mmdet", model=dict(backbone=dict(type=kind, norm_cfg=dict(norm)))))
+        put_norm(cfg, Cell("d", "BN", 8, 0))
+        assert cfg.model.backbone.norm_cfg == {"type": "BN"}
+        assert ("norm_eval" in cfg.model.backbone) == takes
+
+
 def test_the_base_must_have_one_group_norm_all_over():
     assert base_groups(load_config(SCRATCH)) == {"num_groups": 32}
     with pytest.raises(ValueError, match=r"must have norm_cfg=dict\(type='FusedGN'\) of one kind all over, found none"):

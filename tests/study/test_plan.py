@@ -143,6 +143,11 @@ def test_a_finished_cell_is_kept_and_other_settings_are_refused(planned):
     assert study.outcomes[cell].metrics["top1_error"] >= 0
     with pytest.raises(ValueError, match=r"few_gn-8g_b16_seed0 was trained with other settings: cfg\.\S+ = "):
         planned(norms=("GN",), batch_sizes=(16,), epochs=2).survey()
+    # The whole folder may be moved.
+    moved = study.options.out.rename(study.options.out.with_name("moved"))
+    study = planned(norms=("GN",), batch_sizes=(16,), out=moved)
+    study.survey()
+    assert study.outcomes[cell].status == "done"
     (study.folder(cell) / SETTINGS).unlink()
     with pytest.raises(ValueError, match="other settings: nothing, now cfg"):
         study.survey()
@@ -218,3 +223,14 @@ def test_detection_of_the_users_starts_bn_frozen_from_torchvision(tmp_path):
 def test_what_cannot_be_trained_is_refused_before_it_is(planned, wrong, told):
     with pytest.raises((ValueError, FileNotFoundError), match=told):
         planned(**wrong)
+
+
+def test_a_norm_that_would_stay_as_it_is_is_refused(planned, tmp_path):
+    config = tmp_path / "config.py"
+    # A neck with batch norm by default, which no norm_cfg tells.
+    config.write_text(
+        f"_base_ = {str(find_config(CONFIG))!r}\n"
+        "model = dict(neck=dict(type='LinearNeck', in_channels=64, out_channels=64, _delete_=True))\n"
+    )
+    with pytest.raises(ValueError, match=r"1 norms would not be GN, first neck\.norm, which is BN: a study needs"):
+        planned(config=str(config), norms=("GN",))

@@ -49,6 +49,8 @@ def test_figures_that_are_none_are_a_failure(tmp_path):
         "failed",
         "the validation gave no accuracy/top1; its figures: accuracy/top5",
     )
+    record(tmp_path, {"coco/bbox_mAP": 0.5})
+    assert read_outcome(tmp_path, TASKS["detection"]).reason.startswith("the validation gave no coco/segm_mAP")
     record(tmp_path, {"accuracy/top1": None})
     assert read_outcome(tmp_path, CLASSIFICATION).status == "failed"
 
