@@ -42,21 +42,27 @@ def test_what_mmdet_does_not_have_is_looked_for_above_it():
 
 
 @pytest.mark.parametrize(
-    ("package", "config", "dataset"),
+    ("package", "config"),
     [
-        ("mmpretrain", "classification/resnet-mini_fusedgn_digits.py", "CustomDataset"),
-        ("mmseg", "segmentation/fcn_r18-mini_fusedgn_digits.py", "BaseSegDataset"),
+        ("mmpretrain", "classification/resnet-mini_fusedgn_digits.py"),
+        ("mmseg", "segmentation/fcn_r18-mini_fusedgn_digits.py"),
     ],
 )
-def test_a_base_for_another_framework_finds_that_ones_types(tmp_path, package, config, dataset):
+def test_a_base_for_another_framework_finds_that_ones_types(tmp_path, package, config):
     pytest.importorskip(package)
     path = tmp_path / "child.py"
     path.write_text(f"_base_ = 'mmgn::{config}'\n")
     cfg = Config.fromfile(path)
-    assert cfg.train_dataloader.dataset._scope_ == "mmgn"
-    with DefaultScope.overwrite_default_scope(cfg.default_scope), DATASETS.switch_scope_and_registry("mmgn") as node:
-        assert node.get(dataset).__module__.startswith(f"{package}.datasets")
-        # mmdet has a ResNet as well; a part is built within the scope of the whole.
-        backbone = MODELS.build(dict(type="ResNet", depth=18, norm_cfg=dict(type="FusedGN")))
-        assert type(backbone).__module__ == f"{package}.models.backbones.resnet"
-        assert type(backbone.norm1) is mmgn.FusedGN
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        # mmdet has a BaseSegDataset and a ResNet as well.
+        for registry, part in (
+            (DATASETS, cfg.train_dataloader.dataset),
+            (DATASETS, cfg.val_dataloader.dataset),
+            (METRICS, cfg.val_evaluator),
+            (MODELS, cfg.model),
+        ):
+            with registry.switch_scope_and_registry(part.get("_scope_")) as node:
+                assert node.get(part.type).__module__.startswith(f"{package}."), part.type
+        model = MODELS.build(cfg.model)
+    assert type(model.backbone).__module__ == f"{package}.models.backbones.resnet"
+    assert type(model.backbone.norm1) is mmgn.FusedGN

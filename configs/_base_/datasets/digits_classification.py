@@ -1,4 +1,5 @@
 # Handwritten digits, one an image, made by mmgn.datasets.digit_images in ImageNet's layout.
+# Types are mmpretrain's even where this is a base by mmgn::, whose types are mmdet's otherwise.
 dataset_type = 'CustomDataset'
 data_root = 'data/digits-lit/'
 data_preprocessor = dict(num_classes=10, mean=[127.5], std=[127.5])
@@ -14,6 +15,7 @@ train_dataloader = dict(
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
+        _scope_='mmpretrain',
         type=dataset_type,
         data_root=data_root,
         data_prefix='train',
@@ -23,11 +25,12 @@ val_dataloader = dict(
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
+        _scope_='mmpretrain',
         type=dataset_type,
         data_root=data_root,
         data_prefix='val',
         pipeline=pipeline))
 test_dataloader = val_dataloader
 
-val_evaluator = dict(type='Accuracy', topk=(1, ))
+val_evaluator = dict(_scope_='mmpretrain', type='Accuracy', topk=(1, ))
 test_evaluator = val_evaluator

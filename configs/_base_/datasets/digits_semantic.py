@@ -1,4 +1,5 @@
 # Handwritten digits on photographs and their label maps, made by mmgn.datasets.digits and digit_semantics.
+# Types are mmseg's even where this is a base by mmgn::, whose types are mmdet's otherwise.
 dataset_type = 'BaseSegDataset'
 data_root = 'data/digits/'
 metainfo = dict(
@@ -26,6 +27,7 @@ train_dataloader = dict(
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
+        _scope_='mmseg',
         type=dataset_type,
         metainfo=metainfo,
         data_root=data_root,
@@ -36,6 +38,7 @@ val_dataloader = dict(
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
+        _scope_='mmseg',
         type=dataset_type,
         metainfo=metainfo,
         data_root=data_root,
@@ -44,5 +47,6 @@ val_dataloader = dict(
         pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
-val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+val_evaluator = dict(
+    _scope_='mmseg', type='IoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
