@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from scipy import stats  # type: ignore[import-untyped]
+from scipy import stats
 
 from mmgn.study import quoted
 from mmgn.study.results import METRICS, Row, Setting, by_seed, settings_over_batches
