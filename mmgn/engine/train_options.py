@@ -29,7 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--accumulate",
     )
     add(
-        "--resume", nargs="?", const="auto", help="go on from this checkpoint; without a path, from the work dir's last"
+        "--resume",
+        nargs="?",
+        const="auto",
+        help="go on from this checkpoint; without a path, from the work dir's last, or begin where there is none",
     )
     add("--amp-dtype", choices=list(_AMP), help="mixed precision in this dtype; bf16 scales no loss")
     add("--channels-last", action="store_true", help="model and images in torch.channels_last")
@@ -194,9 +197,13 @@ _BY_NAME = (
 
 
 def _resume(cfg: Config, args: argparse.Namespace) -> None:
-    if args.resume is not None:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == "auto" else args.resume
+    if args.resume == "auto":
+        # mmengine goes on from load_from where it is told both.
+        cfg.resume = Path(cfg.work_dir, "last_checkpoint").is_file()
+        if cfg.resume:
+            cfg.load_from = None
+    elif args.resume is not None:
+        cfg.resume, cfg.load_from = True, args.resume
     # by_epoch=True is mmengine's default loop, which begins an interrupted epoch again.
     loop = cfg.train_cfg
     if _kind(loop) == "EpochBasedTrainLoop" or (_kind(loop) is None and loop.get("by_epoch")):

@@ -130,6 +130,7 @@ def test_the_rate_is_scaled_to_the_images_of_an_update():
 
 def test_a_resumed_run_goes_on_with_its_seed(tmp_path):
     (tmp_path / "run.json").write_text('{"train": {"seed": 11}}')
+    (tmp_path / "last_checkpoint").write_text("epoch_1.pth")
     auto = applied("--resume", work_dir=str(tmp_path))
     assert (auto.resume, auto.load_from, auto.randomness) == (True, None, {"seed": 11})
     named = applied("--resume", str(tmp_path / "epoch_1.pth"), "--deterministic")
@@ -139,6 +140,14 @@ def test_a_resumed_run_goes_on_with_its_seed(tmp_path):
     assert applied("--resume", work_dir=str(tmp_path), randomness={"seed": 5}).randomness == {"seed": 5}
     (tmp_path / "run.json").write_text("torn")
     assert applied("--resume", work_dir=str(tmp_path)).get("randomness", {}).get("seed") is None
+
+
+def test_a_run_to_be_resumed_begins_with_its_weights(tmp_path):
+    begun = applied("--resume", work_dir=str(tmp_path), load_from="start.pth")
+    assert (begun.resume, begun.load_from) == (False, "start.pth")
+    (tmp_path / "last_checkpoint").write_text("epoch_1.pth")
+    gone_on = applied("--resume", work_dir=str(tmp_path), load_from="start.pth")
+    assert (gone_on.resume, gone_on.load_from) == (True, None)
 
 
 def test_hooks_and_backends_by_flag():
