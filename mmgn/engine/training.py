@@ -10,6 +10,7 @@ from mmengine.runner import find_latest_checkpoint
 
 from mmgn.compat.checkpoint import CheckpointError
 from mmgn.engine.hooks.interrupt import Interrupted, interruptible
+from mmgn.engine.hooks.last_validation import LastValidationHook
 from mmgn.engine.hooks.progress import ProgressHook
 
 
@@ -18,13 +19,14 @@ class TrainingError(RuntimeError):
 
 
 def train(runner: Any) -> None:
-    """Train.
+    """Train; resumed after the last iteration, validate what was not validated any more.
 
     Raises:
         Interrupted: by Ctrl-C or SIGTERM; there is a checkpoint to resume from.
         TrainingError: the disk, the data or the memory failed.
         CheckpointError: the checkpoint to begin with cannot be loaded.
     """
+    runner.register_hook(LastValidationHook())
     try:
         with interruptible(runner):
             runner.train()

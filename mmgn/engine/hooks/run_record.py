@@ -193,6 +193,12 @@ def add_to_evaluation(runner: Any, facts: dict[str, Any]) -> None:
         _write_section(path, "evaluation", evaluation | facts)
 
 
+def evaluated_iter(runner: Any) -> int | None:
+    """Return after which iteration the evaluation was that the runner's work directory has a record of."""
+    iteration: int | None = (_read(_record_path(runner)).get("evaluation") or {}).get("iter")
+    return iteration
+
+
 def _record_path(runner: Any) -> Path:
     return Path(runner.work_dir) / "run.json"
 
