@@ -9,11 +9,9 @@ from mmengine.config import Config
 
 from mmgn.engine.model import build_model, takes
 from mmgn.engine.norm_swap.diff import config_text, difference
+from mmgn.engine.norm_swap.weights import IMAGENET, is_plain, unfreeze_stages
 from mmgn.models.norms import norm_layers
 from mmgn.study.grid import Cell
-
-#: What mmdet and mmsegmentation give torchvision's weights.
-_IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True)
 
 
 def norm_cfg(cell: Cell) -> dict[str, Any]:
@@ -76,7 +74,7 @@ def check_norms(base: Config, cell: Cell) -> None:
 def pretrained_backbone(cfg: Config) -> str | None:
     """Return torchvision's weights for a config's backbone, None where it has none that fit."""
     backbone = cfg.model.backbone
-    fits = backbone.get("type") == "ResNet" and backbone.get("base_channels", 64) == 64
+    fits = backbone.type == "ResNet" and is_plain(backbone)
     return f"torchvision://resnet{backbone.depth}" if fits else None
 
 
@@ -96,14 +94,16 @@ def start_from(cfg: Config, weights: str | None) -> None:
         backbone.init_cfg = None
     if weights and "://" in weights:
         backbone.init_cfg = dict(type="Pretrained", checkpoint=weights)
-        cfg.model.setdefault("data_preprocessor", {}).update(_IMAGENET)
+        cfg.model.setdefault("data_preprocessor", {}).update(IMAGENET)
     else:
         cfg.load_from = weights
+        # What its pretrained weights had frozen is random now.
+        unfreeze_stages(backbone)
 
 
 def write_config(path: Path, base: Config, cfg: Config) -> None:
     """Write a cell's config as a difference to its base config."""
-    old, new = (copy.deepcopy(each._cfg_dict.to_dict()) for each in (base, cfg))
+    old, new = (copy.deepcopy(each.to_dict()) for each in (base, cfg))
     path.parent.mkdir(parents=True, exist_ok=True)
     text = config_text(str(Path(base.filename).resolve()), difference(old, new), {}, {})
     if not path.is_file() or path.read_text(encoding="utf-8") != text:

@@ -88,9 +88,9 @@ def test_the_base_must_have_one_group_norm_all_over():
 
 def test_scratch_is_scratch_whatever_the_base_starts_from():
     cfg = load_config("mask_rcnn/mask-rcnn_r50_fpn_fusedgn-all_2x_coco.py")
-    assert cfg.model.backbone.init_cfg.type == "Pretrained"
+    assert (cfg.model.backbone.init_cfg.type, cfg.model.backbone.frozen_stages) == ("Pretrained", 1)
     start_from(cfg, None)
-    assert cfg.model.backbone.init_cfg is None
+    assert (cfg.model.backbone.init_cfg, cfg.model.backbone.frozen_stages) == (None, -1)
     start_from(cfg, "bn/epoch_4.pth")
     assert (cfg.load_from, cfg.model.backbone.init_cfg) == ("bn/epoch_4.pth", None)
 
@@ -100,6 +100,9 @@ def test_torchvisions_backbone_gets_its_own_images():
     weights = pretrained_backbone(cfg)
     assert weights == "torchvision://resnet50"
     assert pretrained_backbone(load_config(DIGITS)) is None
+    other = load_config(SCRATCH)
+    other.model.backbone.deep_stem = True
+    assert pretrained_backbone(other) is None
     start_from(cfg, weights)
     assert cfg.load_from is None
     assert cfg.model.backbone.init_cfg.checkpoint == weights
@@ -119,7 +122,7 @@ def test_the_written_config_is_the_cells_and_small(tmp_path):
     path = tmp_path / "configs/cell.py"
     write_config(path, base, cfg)
     written = Config.fromfile(path)
-    assert written._cfg_dict.to_dict() == cfg._cfg_dict.to_dict()
+    assert written.to_dict() == cfg.to_dict()
     assert len(path.read_text().splitlines()) < 20
     # Left alone where it is the same: a training may be reading it.
     before = path.stat().st_mtime_ns

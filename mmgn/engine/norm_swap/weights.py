@@ -8,18 +8,19 @@ from mmgn.engine.norm_swap.request import DEFAULT_GROUPS, SwapRequest, part_of
 
 # Detectron's: BGR, the mean only.
 _DETECTRON = {"mean": [103.530, 116.280, 123.675], "std": [1.0, 1.0, 1.0], "bgr_to_rgb": False}
-_IMAGENET = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "bgr_to_rgb": True}
+#: Torchvision's.
+IMAGENET = {"mean": [123.675, 116.28, 103.53], "std": [58.395, 57.12, 57.375], "bgr_to_rgb": True}
 
 #: By class, depth and whether the convolutions' weights are standardised (ConvWS); all of 32 groups.
 _PUBLISHED = {
     ("ResNet", 50, False): ("open-mmlab://detectron/resnet50_gn", _DETECTRON),
     ("ResNet", 101, False): ("open-mmlab://detectron/resnet101_gn", _DETECTRON),
-    ("ResNet", 50, True): ("open-mmlab://jhu/resnet50_gn_ws", _IMAGENET),
-    ("ResNet", 101, True): ("open-mmlab://jhu/resnet101_gn_ws", _IMAGENET),
-    ("ResNeXt", 50, False): ("open-mmlab://jhu/resnext50_32x4d_gn", _IMAGENET),
-    ("ResNeXt", 101, False): ("open-mmlab://jhu/resnext101_32x4d_gn", _IMAGENET),
-    ("ResNeXt", 50, True): ("open-mmlab://jhu/resnext50_32x4d_gn_ws", _IMAGENET),
-    ("ResNeXt", 101, True): ("open-mmlab://jhu/resnext101_32x4d_gn_ws", _IMAGENET),
+    ("ResNet", 50, True): ("open-mmlab://jhu/resnet50_gn_ws", IMAGENET),
+    ("ResNet", 101, True): ("open-mmlab://jhu/resnet101_gn_ws", IMAGENET),
+    ("ResNeXt", 50, False): ("open-mmlab://jhu/resnext50_32x4d_gn", IMAGENET),
+    ("ResNeXt", 101, False): ("open-mmlab://jhu/resnext101_32x4d_gn", IMAGENET),
+    ("ResNeXt", 50, True): ("open-mmlab://jhu/resnext50_32x4d_gn_ws", IMAGENET),
+    ("ResNeXt", 101, True): ("open-mmlab://jhu/resnext101_32x4d_gn_ws", IMAGENET),
 }
 # With other values the weights do not fit.
 _PLAIN = {"base_channels": 64, "stem_channels": None, "in_channels": 3, "deep_stem": False, "avg_down": False}
@@ -66,14 +67,19 @@ def _backbones(model: dict[str, Any]) -> Iterator[tuple[Keys, dict[str, Any]]]:
 
 
 def _published(backbone: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
-    cls = registered_class(backbone["type"])
-    settings = {**(defaults(cls) if cls else {}), **backbone}
+    settings = {**_defaults(backbone), **backbone}
     conv = (settings.get("conv_cfg") or {"type": "Conv2d"})["type"]
-    if conv not in ("Conv2d", "Conv", "ConvWS") or any(settings.get(k, v) != v for k, v in _PLAIN.items()):
+    if conv not in ("Conv2d", "Conv", "ConvWS") or not is_plain(backbone):
         return None
     if backbone["type"] == "ResNeXt" and (settings.get("groups"), settings.get("base_width")) != (32, 4):
         return None
     return _PUBLISHED.get((backbone["type"], settings.get("depth", 0), conv == "ConvWS"))
+
+
+def is_plain(backbone: dict[str, Any]) -> bool:
+    """Whether a ResNet's layers are those that published weights are of, apart from the kind of its convolutions."""
+    settings = {**_defaults(backbone), **backbone}
+    return all(settings.get(key, value) == value for key, value in _PLAIN.items())
 
 
 def _preprocessors(model: dict[str, Any], path: Keys) -> list[dict[str, Any]]:
@@ -129,8 +135,7 @@ def _warm_start(name: str, backbone: dict[str, Any]) -> str:
 
 def _from_scratch(backbone: dict[str, Any]) -> None:
     _unfreeze(backbone)
-    cls = registered_class(backbone["type"])
-    default = defaults(cls) if cls else {}
+    default = _defaults(backbone)
     if {**default, **backbone}.get("zero_init_residual"):
         backbone["zero_init_residual"] = False
     if _checkpoint({"init_cfg": default.get("init_cfg"), **backbone}) is not None:
@@ -138,15 +143,23 @@ def _from_scratch(backbone: dict[str, Any]) -> None:
 
 
 def _unfreeze(backbone: dict[str, Any]) -> None:
-    cls = registered_class(backbone["type"])
-    default = defaults(cls) if cls else {}
-    # By default nothing is, which some number from -1 (ResNet), some from 0 (EfficientNet).
-    nothing = default.get("frozen_stages", -1)
+    unfreeze_stages(backbone)
+    # Of no effect on group norm; it goes with frozen weights, and would mislead beside none.
+    if {**_defaults(backbone), **backbone}.get("norm_eval"):
+        backbone["norm_eval"] = False
+
+
+def unfreeze_stages(backbone: dict[str, Any]) -> None:
+    """Have all of a backbone's stages trained, in its config."""
+    # By default they are, which some number from -1 (ResNet), some from 0 (EfficientNet).
+    nothing = _defaults(backbone).get("frozen_stages", -1)
     if backbone.get("frozen_stages", nothing) != nothing:
         backbone["frozen_stages"] = nothing
-    # Of no effect on group norm; it goes with frozen weights, and would mislead beside none.
-    if {**default, **backbone}.get("norm_eval"):
-        backbone["norm_eval"] = False
+
+
+def _defaults(backbone: dict[str, Any]) -> dict[str, Any]:
+    cls = registered_class(backbone["type"])
+    return defaults(cls) if cls else {}
 
 
 def _checkpoint(node: dict[str, Any]) -> str | None:
