@@ -1,4 +1,4 @@
-"""summary.md: a study's figures over seeds, what the paper's claims come to in them, and what is not measured yet."""
+"""summary.md: a study's figures over seeds, which statements on norms show in them, and what is not measured yet."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ from mmgn.study.results import (
     settings_over_batches,
     summarise,
 )
-from mmgn.study.verdict import RULE, Difference, change, claims, paired, spans
+from mmgn.study.verdict import RULE, Difference, change, paired, spans, statements
 
 
 def write_summary(csv_path: Path) -> Path:
@@ -59,7 +59,7 @@ def _data_set(rows: Sequence[Row], metric: str) -> list[str]:
     parts = [render_table(over_batches(rows, metric))]
     if found := verdicts(rows, metric):
         unit = "points lost" if METRICS[metric].higher_is_better else "points of error"
-        parts += [f"The paper's claims, in {unit}:", render_table(found)]
+        parts += [f"Statements, and whether they show, in {unit}:", render_table(found)]
     if any(span["small"] < span["large"] for span in spans(rows)):
         parts += ["Change over batch sizes, paired by seed:", render_table(changes(rows, metric))]
     if (from_gn := differences_from_gn(rows, metric)) is not None:
@@ -104,17 +104,17 @@ def changes(rows: Sequence[Row], metric: str) -> Table:
 
 
 def verdicts(rows: Sequence[Row], metric: str) -> Table | None:
-    """The paper's claims on a data set; None where it has too few norms for any."""
-    found = claims(rows, metric)
-    lines: list[tuple[str, ...]] = [
-        (c.text, _signed(c.difference.mean), _interval(c.difference), _seeds(c.difference, rows), c.verdict)
-        for c in found
-    ]
-    columns: tuple[str, ...] = ("Claim", "By", "95 % interval", "Seeds", "Verdict")
+    """The statements on a data set; None where it has too few norms for any."""
+    found = statements(rows, metric)
+    lines: list[tuple[str, ...]] = []
+    for own in found:
+        text, difference = own.text + ", which the paper denies" * own.denied, own.difference
+        lines.append((text, _signed(difference.mean), _interval(difference), _seeds(difference, rows), own.verdict))
+    columns: tuple[str, ...] = ("Statement", "By", "95 % interval", "Seeds", "Verdict")
     if metric == "top1_error":
         # What the paper's figures are of.
         columns += (f"{quoted.MARK[0].upper()}{quoted.MARK[1:]}",)
-        lines = [(*line, _signed(claim.quoted, digits=1)) for line, claim in zip(lines, found, strict=True)]
+        lines = [(*line, _signed(own.quoted, digits=1)) for line, own in zip(lines, found, strict=True)]
     return Table(columns, lines, numeric=(1, 2, 3, 5)) if lines else None
 
 

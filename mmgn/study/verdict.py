@@ -1,4 +1,4 @@
-"""What the figures say about the paper's claims, by one rule: t-intervals of differences paired by seed."""
+"""What the figures say about statements on norms, by one rule: t-intervals of differences paired by seed."""
 
 import math
 import statistics
@@ -11,7 +11,7 @@ from mmgn.study import quoted
 from mmgn.study.results import METRICS, Row, Setting, by_seed, settings_over_batches
 
 RULE = (
-    "A difference is taken seed by seed, and its interval is Student's t of those differences, at 95 %. A claim "
+    "A difference is taken seed by seed, and its interval is Student's t of those differences, at 95 %. A statement "
     "*shows* where the interval lies above 0, *the reverse shows* where it lies below, and it *does not show* where "
     "the interval holds 0: these seeds cannot tell, which is no proof of the opposite. One seed, or seeds that agree "
     "to the last digit, give no interval and no verdict. Of 20 intervals over no difference, about one leaves 0 out "
@@ -22,11 +22,13 @@ LEVEL = 0.95
 PAPERS_SMALLEST = 2
 #: Where figures are multiples of one test image, few seeds may agree by chance; below this is rounding.
 NO_SPREAD = 1e-9
-#: A claim, and the cells whose errors are to be the larger and the smaller sum. Those with a small batch size are made
-#: for each that :func:`spans` has.
-CLAIMS = (
+#: What the paper says is not so.
+DENIED = "GN is worse at batch {small} than at {large}"
+#: A statement, and the cells whose errors are the larger and the smaller sum where it is true. Those with a small batch
+#: size are made for each that :func:`spans` has.
+STATEMENTS = (
     ("BN is worse at batch {small} than at {large}", ["BN small"], ["BN large"]),
-    ("GN is worse at batch {small} than at {large}", ["GN small"], ["GN large"]),
+    (DENIED, ["GN small"], ["GN large"]),
     ("BN loses more than GN from batch {large} to {small}", ["BN small", "GN large"], ["BN large", "GN small"]),
     ("GN is better than BN at batch {small}", ["BN small"], ["GN small"]),
     ("BN is better than GN at batch {large}", ["GN large"], ["BN large"]),
@@ -66,16 +68,18 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Claim:
+class Statement:
     """A sentence that is true where ``difference``, in points of a metric, is above 0.
 
     Attributes:
         quoted: the paper's difference, of ResNet-50's errors on ImageNet; None where it has no such batch size.
+        denied: whether the paper says the contrary.
     """
 
     text: str
     quoted: float | None
     difference: Difference
+    denied: bool = False
 
     @property
     def verdict(self) -> str:
@@ -115,8 +119,8 @@ def change(rows: Sequence[Row], setting: Setting, span: Mapping[str, int], metri
     return paired([small], [large])
 
 
-def claims(rows: Sequence[Row], metric: str) -> list[Claim]:
-    """Return the claims on a data set of which all norms are planned.
+def statements(rows: Sequence[Row], metric: str) -> list[Statement]:
+    """Return the statements on a data set of which all norms are planned.
 
     Where several group numbers are planned over all batch sizes, the first stands for GN.
     """
@@ -126,8 +130,8 @@ def claims(rows: Sequence[Row], metric: str) -> list[Claim]:
     def errors(norm: str, batch_size: int) -> dict[int, float]:
         return {seed: sign * value for seed, value in by_seed(rows, settings[norm], batch_size, metric).items()}
 
-    found: dict[str, Claim] = {}
-    for text, *sides in CLAIMS:
+    found: dict[str, Statement] = {}
+    for text, *sides in STATEMENTS:
         if not {cell.split()[0] for side in sides for cell in side} <= settings.keys():
             continue
         for span in spans(rows):
@@ -136,7 +140,8 @@ def claims(rows: Sequence[Row], metric: str) -> list[Claim]:
                 continue
             cells = [[(norm, span[end]) for norm, end in map(str.split, side)] for side in sides]
             here = paired(*([errors(*cell) for cell in side] for side in cells))
-            found.setdefault(text.format(**span), Claim(text.format(**span), _quoted(*cells), here))
+            own = Statement(text.format(**span), _quoted(*cells), here, denied=text == DENIED)
+            found.setdefault(own.text, own)
     return list(found.values())
 
 

@@ -9,7 +9,7 @@ import pytest
 from mmgn.study.grid import Request
 from mmgn.study.record import COLUMNS
 from mmgn.study.tasks import NORMS, TASKS
-from mmgn.study.verdict import Claim, Difference
+from mmgn.study.verdict import Difference, Statement
 
 PAGE = Path(__file__).parents[2] / "docs/study.md"
 TEXT = PAGE.read_text()
@@ -54,7 +54,7 @@ def test_columns_norms_and_verdicts_are_those_of_the_code():
     assert first_column("Column") == [*COLUMNS, *metrics, "train_seconds", "config"]
     assert set(first_column("Norm")) == set(NORMS)
     values = [(1.0, 1.01), (-1.0, -1.01), (-1.0, 1.0), (1.0,), (1.0, 1.0), ()]
-    assert first_column("Verdict") == [Claim("", None, Difference(own)).verdict for own in values]
+    assert first_column("Verdict") == [Statement("", None, Difference(own)).verdict for own in values]
 
 
 def test_links_lead_somewhere_and_results_have_a_place():

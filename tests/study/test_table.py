@@ -7,7 +7,7 @@ import pytest
 from mmgn.study import quoted
 from mmgn.study.results import Setting, group_series, read_csv, settings_over_batches, summarise
 from mmgn.study.table import markdown, write_summary
-from mmgn.study.verdict import claims, paired, spans
+from mmgn.study.verdict import paired, spans, statements
 
 # Student's t with two degrees of freedom, 97.5 %: from a printed table.
 T2 = 4.303
@@ -30,7 +30,7 @@ def table(text, title):
 
 def verdicts(path, metric="top1_error"):
     _, rows = read_csv(path)
-    return {claim.text: claim.verdict for claim in claims(rows, metric)}
+    return {each.text: each.verdict for each in statements(rows, metric)}
 
 
 def test_mean_and_sample_standard_deviation_by_hand(study):
@@ -51,8 +51,8 @@ def test_differences_are_paired_by_seed(study):
     # Of seeds 0 and 1 alone: the means of all seeds differ by 2.17.
     found = table(text.partition("Difference from GN")[2], "Norm")
     assert found == {"BN": {"batch 32": "+0.50 ± 0.71 (2 of 3)"}}
-    # A claim that rests on the seeds that are left says so.
-    assert table(text, "Claim")["BN is better than GN at batch 32"]["Seeds"] == "2 of 3"
+    # A statement that rests on the seeds that are left says so.
+    assert table(text, "Statement")["BN is better than GN at batch 32"]["Seeds"] == "2 of 3"
 
 
 def test_interval_is_students_of_the_differences():
@@ -81,6 +81,12 @@ def test_verdicts_follow_the_figures(study, bn, expected):
     assert found["GN is worse at batch 2 than at 32"] == "does not show"
 
 
+def test_what_shows_against_the_paper_is_told_so(study):
+    rows = read_csv(study({("GN 8", 32): (5.0, 5.2, 5.1), ("GN 8", 2): (7.1, 7.3, 7.0)}))
+    found = {line: cells["Verdict"] for line, cells in table(markdown(*rows), "Statement").items()}
+    assert found == {"GN is worse at batch 2 than at 32, which the paper denies": "shows"}
+
+
 def test_less_ap_is_worse(study):
     cells = {("BN", 8): (60.0, 60.2, 60.1), ("BN", 2): (40.0, 41.0, 40.2), ("GN 4", 8): (59.0, 59.1, 58.8)}
     path = study(cells | {("GN 4", 2): (59.0, 58.9, 59.1)}, task="detection", metric="box_AP")
@@ -107,7 +113,7 @@ def test_too_few_seeds_give_no_verdict(study):
     }
 
 
-def test_claims_are_of_norms_and_batch_sizes_in_the_grid(study):
+def test_statements_are_of_norms_and_batch_sizes_in_the_grid(study):
     every = verdicts(study({(n, b): (1.0, 2.0) for n in ("BN", "GN 8", "LN", "IN", "BN*") for b in (32, 16, 2, 1)}))
     assert {"GN is better than BN at batch 2", "GN is better than BN at batch 1", "LN is worse than GN at batch 32"} < {
         *every
@@ -210,7 +216,7 @@ def test_quoted_figures_are_the_papers():
 
 def test_quoted_differences_stand_beside_the_measured_ones(study):
     _, rows = read_csv(study({(n, b): (1.0, 2.0) for n in ("BN", "GN 8", "IN") for b in (32, 2, 1)}))
-    found = {claim.text: claim.quoted for claim in claims(rows, "top1_error")}
+    found = {each.text: each.quoted for each in statements(rows, "top1_error")}
     assert found["BN loses more than GN from batch 32 to 2"] == pytest.approx(11.1)
     assert found["GN is worse at batch 2 than at 32"] == pytest.approx(0)
     assert found["IN is worse than GN at batch 32"] == pytest.approx(4.3)
