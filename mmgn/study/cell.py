@@ -84,7 +84,8 @@ def start_from(cfg: Config, weights: str | None) -> None:
     Args:
         cfg: changed in place.
         weights: a checkpoint of the whole model; or, with a scheme, of a backbone that torchvision has pretrained,
-            which gets its images as it was trained on them; None for random ones.
+            which gets its images as it was trained on them, and leaves a frozen norm elsewhere the identity; None for
+            random ones.
     """
     cfg.load_from = None
     backbone = cfg.model.backbone

@@ -50,7 +50,11 @@ def _start(study: Study, request: Request, base: Config) -> list[str]:
     if "BN*" not in request.norms:
         return ["held: random weights to start from"]
     if study.pretrained:
-        return [f"start: random weights; BN* has those of {study.pretrained} in its backbone"]
+        return [
+            f"start: random weights; BN* has those of {study.pretrained} in its backbone, trained on ImageNet",
+            "not held: BN* gets images normalised by ImageNet's mean and deviation, and is the identity outside the "
+            "backbone, where it has no statistics",
+        ]
     lines = [f"start: random weights; BN* has those of BN at batch {study.largest}, same data and seed"]
     added = set(study.cells).difference(make_grid(request, base_groups(base), own_pretraining=False))
     if added:
@@ -62,6 +66,7 @@ def _held(study: Study, base: Config, images: Mapping[str, int], epochs: int | N
     processes = study.options.processes
     rate, batch = schedule.base_lr(base), schedule.base_batch_size(base)
     budgets = "; ".join(f"{_budget(base, count, epochs)} of {name}" for name, count in images.items())
+    own = processes > 1 and any(cell.norm == "BN" for cell in study.cells)
     return [
         f"held: model, augmentation, optimizer and evaluation of {Path(base.filename).name}; {processes} "
         f"process{'es' * (processes > 1)}",
@@ -69,6 +74,7 @@ def _held(study: Study, base: Config, images: Mapping[str, int], epochs: int | N
         f"held: the learning rate by the linear rule, {rate:g} for {batch} images; warm-up and steps come after the "
         "same number of images",
         "held: one validation, of the last weights",
+        *["not held: each process validates its share of the images with BN's running statistics of its own"] * own,
     ]
 
 
