@@ -51,6 +51,26 @@ def test_every_norm_of_the_detector_is_the_cells(cell, kind, groups):
         assert not any(list(norm.module.parameters()) for norm in norms)
 
 
+def test_a_seed_gives_each_norm_the_same_weights_but_its_own():
+    def weights(norm, seed):
+        cfg = load_config(DIGITS)
+        put_norm(cfg, Cell("d", norm, 8, seed, **{"GN": {"num_groups": 4}, "LN": {"num_groups": 1}}.get(norm, {})))
+        torch.manual_seed(seed)
+        model = build_model(cfg)
+        model.init_weights()
+        norms = {norm.name for norm in norm_layers(model)}
+        return {name: p for name, p in model.named_parameters() if name.rpartition(".")[0] not in norms}
+
+    want = weights("GN", 0)
+    assert sum(p.dim() == 4 for p in want.values()) > 20
+    for norm in ("BN", "BN*", "LN"):
+        # Layers of batch norm have names of their own, not so what they stand between.
+        got = weights(norm, 0)
+        assert got.keys() == want.keys()
+        assert all(torch.equal(got[name], want[name]) for name in want)
+    assert not torch.equal(*(weights("BN", seed)["backbone.conv1.weight"] for seed in (0, 1)))
+
+
 def test_weights_of_bn_fit_bn_frozen_and_give_what_bn_gives_in_evaluation():
     trained, norms = norms_of(Cell("d", "BN", 8, 0))
     for norm in norms:
