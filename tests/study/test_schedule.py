@@ -1,10 +1,14 @@
 """The linear rule, and a budget and a schedule that are the same over images."""
 
+import itertools
+
+import numpy as np
 import pytest
 
 pytest.importorskip("mmdet")
 
 from mmengine.config import Config
+from torch.utils.data import Sampler
 
 from mmgn.study.schedule import fit
 
@@ -85,13 +89,43 @@ def test_a_budget_in_iterations_is_kept_in_images():
     assert fit(cfg, 16, 1, 640, epochs=1) == 40
 
 
-def test_a_batch_sampler_leaves_the_last_batch_out():
-    loader = dict(batch_size=64, sampler=dict(type="S"), batch_sampler=dict(type="AspectRatioBatchSampler"))
-    cfg = by_epochs(train_dataloader=loader)
-    fit(cfg, 8, 1, 640)
-    assert cfg.train_dataloader.batch_sampler.drop_last is True
-    # The loader takes one of the two.
-    assert "drop_last" not in cfg.train_dataloader
+class Shapes(Sampler):
+    """Images of which some are landscapes: sampler and data set in one."""
+
+    def __init__(self, landscape):
+        self.landscape, self.dataset = landscape, self
+
+    def __iter__(self):
+        return iter(range(len(self.landscape)))
+
+    def get_data_info(self, index):
+        return {"width": 1 + self.landscape[index], "height": 1.5}
+
+
+def test_processes_get_as_many_batches_whatever_their_images_shapes():
+    from mmdet.datasets.samplers import AspectRatioBatchSampler
+
+    draws = np.random.default_rng(0)
+    for share, batch_size in itertools.product(range(1, 25), range(1, 9)):
+        if share < batch_size:
+            continue
+        loader = dict(batch_size=64, sampler=dict(type="S"), batch_sampler=dict(type="AspectRatioBatchSampler"))
+        cfg = by_epochs(train_dataloader=loader)
+        iterations = fit(cfg, batch_size, 2, 2 * share, epochs=1)
+        # The loader takes one of the two.
+        assert "drop_last" not in cfg.train_dataloader
+        drop_last = cfg.train_dataloader.batch_sampler.drop_last
+        for _ in range(20):
+            landscape = draws.random(share) < draws.random()
+            sizes = [len(batch) for batch in AspectRatioBatchSampler(Shapes(landscape), batch_size, drop_last)]
+            assert sizes == [batch_size] * iterations
+
+
+def test_points_in_time_stay_above_zero():
+    steps = [dict(type="StepLR", step_size=3, by_epoch=False), dict(type="CosineAnnealingLR", T_max=4, by_epoch=False)]
+    cfg = by_epochs(param_scheduler=steps, auto_scale_lr=dict(base_batch_size=1))
+    fit(cfg, 64, 1, 640)
+    assert (cfg.param_scheduler[0].step_size, cfg.param_scheduler[1].T_max) == (1, 1)
 
 
 def test_what_cannot_be_scaled_is_refused():
@@ -99,5 +133,7 @@ def test_what_cannot_be_scaled_is_refused():
         fit(by_epochs(auto_scale_lr=None), 8, 1, 640)
     with pytest.raises(ValueError, match=r"no optim_wrapper\.optimizer\.lr"):
         fit(by_epochs(optim_wrapper=dict(optimizer=dict(type="SGD"))), 8, 1, 640)
+    with pytest.raises(ValueError, match="a OneCycleLR, which cannot be fitted to another batch size"):
+        fit(by_epochs(param_scheduler=dict(type="mmengine.OneCycleLR", eta_max=1, total_steps=100)), 8, 1, 640)
     with pytest.raises(ValueError, match="a batch of 400 x 2 is more than the 640 training images"):
         fit(by_epochs(), 400, 2, 640)
