@@ -279,5 +279,5 @@ def _best_of(metric: Any) -> str | None:
         return f"{prefix}/mIoU" if prefix else "mIoU"
     if kind == "Accuracy" and not metric.get("thrs"):
         topk = metric.get("topk", 1)
-        return f"{prefix or 'accuracy'}/top1" if topk == 1 or 1 in topk else None
+        return f"{prefix or 'accuracy'}/top1" if 1 in ([topk] if isinstance(topk, int) else topk) else None
     return None

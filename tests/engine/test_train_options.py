@@ -92,6 +92,7 @@ def test_configs_of_the_new_style_name_classes():
         ({"type": "Accuracy", "topk": (1, 5)}, "accuracy/top1"),
         ({"type": "Accuracy", "prefix": "mine"}, "mine/top1"),
         ({"type": "Accuracy", "topk": (5,)}, None),
+        ({"type": "Accuracy", "topk": 5}, None),
         ({"type": "Accuracy", "thrs": (0.5, 0.9)}, None),
         ({"type": "IoUMetric", "iou_metrics": ["mIoU"]}, "mIoU"),
         ({"type": "IoUMetric", "iou_metrics": ["mDice"]}, None),
