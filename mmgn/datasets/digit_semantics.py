@@ -11,6 +11,9 @@ from PIL import Image
 from mmgn.datasets.digits import STAMP, DigitsPaths
 from mmgn.datasets.recipe import Recipe, is_made, make
 
+# Raise it whenever the same digits would give other maps: those made by an older version are not reused.
+FORMAT = 1
+
 
 def write_semantic_maps(paths: DigitsPaths) -> Path:
     """Write ``semantic/train/*.png`` and ``semantic/val/*.png`` into the digits' folder, or reuse them.
@@ -27,7 +30,7 @@ def write_semantic_maps(paths: DigitsPaths) -> Path:
 
     Raises:
         ImportError: pycocotools is missing.
-        FileExistsError: ``semantic`` holds something else.
+        FileExistsError: ``semantic`` holds something else, or maps made by another version.
 
     Example:
         >>> write_semantic_maps(make_digits("data/digits"))  # doctest: +SKIP
@@ -36,7 +39,7 @@ def write_semantic_maps(paths: DigitsPaths) -> Path:
     made_with = json.loads((paths.root / STAMP).read_text())
     files = {f"{split}/*.png": made_with[f"num_{split}"] for split in ("train", "val")}
     root = paths.root / "semantic"
-    recipe = Recipe("label map", STAMP, made_with, files)
+    recipe = Recipe("label map", STAMP, {"map_format": FORMAT, **made_with}, files)
     if not is_made(root, recipe):
         make(root, recipe, lambda folder: _write(paths, folder))
     return root

@@ -9,6 +9,7 @@ pytest.importorskip("pycocotools")
 from PIL import Image
 from pycocotools.coco import COCO
 
+from mmgn.datasets import digit_semantics
 from mmgn.datasets.digit_semantics import write_semantic_maps
 from mmgn.datasets.digits import DigitsPaths, make_digits
 
@@ -59,6 +60,13 @@ def test_foreign_and_incomplete_maps_are_left_alone(paths):
     write_semantic_maps(paths)
     (folder / "val" / "000002.png").unlink()
     with pytest.raises(FileExistsError, match=r"has 4 files val/\*\.png where digits\.json promises 5"):
+        write_semantic_maps(paths)
+
+
+def test_maps_of_another_version_are_not_reused(paths, monkeypatch):
+    write_semantic_maps(paths)
+    monkeypatch.setattr(digit_semantics, "FORMAT", digit_semantics.FORMAT + 1)
+    with pytest.raises(FileExistsError, match=r"holds label map made with .*'map_format': 1.*remove it"):
         write_semantic_maps(paths)
 
 
