@@ -24,9 +24,10 @@ train_cfg = dict(by_epoch=True, max_epochs=4, val_interval=4)
 val_cfg = dict()
 test_cfg = dict()
 
-# The rate is the same for all norms: of 0.03, 0.04, 0.06 and 0.1, tried at batch 32 with seed 100 on digits-lit, GN
-# did best at 0.03 and 0.04 and BN at 0.04 and 0.06. No weight decay: a run of a minute gains nothing by it, and the
-# norms are to have none.
+# One rate for all norms, chosen by a seed that the study has not (100) but on the validation images that it has: with
+# 0.03, 0.04, 0.06 and 0.1 at batch 32, on 2000 lit images of nearly today's ranges, GN was right on 81.9, 81.9, 81.1
+# and 78.3 % of them, BN on 85.8, 87.6, 88.2 and 86.7 %. No weight decay: a run of a minute gains nothing by it, and
+# the norms are to have none.
 optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.04, momentum=0.9))
 auto_scale_lr = dict(base_batch_size=32)
 
