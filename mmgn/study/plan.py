@@ -42,6 +42,9 @@ def plan(options: Options) -> Study:
     os.environ.pop("MMDET_DATASETS", None)
     config = str(find_config(options.config or (task.embedded if study.embedded else task.full)))
     base = load_config(config)
+    scope = base.get("default_scope") or "mmdet"
+    if scope != task.package:
+        raise ValueError(f"{config} is a config of {scope}, and {options.task} needs one of {task.package}")
     own = {name: load_config(config, data_root=str(root)) for name, root in _data(study, request.data).items()}
     for cfg in own.values():
         check_data(cfg, "train", "val")
@@ -124,7 +127,7 @@ def _plan_cell(study: Study, cell: Cell, base: Config, own: Config, num_images: 
                 cfg[f"{split}_dataloader"].update(num_workers=0, persistent_workers=False)
     write_config(study.config(cell), base, cfg)
     total = cell.batch_size * processes
-    settings = "\n".join(sorted(flat(cfg._cfg_dict.to_dict(), "cfg"))) + "\n"
+    settings = "\n".join(sorted(flat(cfg.to_dict(), "cfg"))) + "\n"
     # A study's folder may be moved.
     study.settings[cell] = settings.replace(str(study.options.out), "OUT")
     study.facts[cell] = {

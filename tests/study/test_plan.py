@@ -153,15 +153,18 @@ def test_a_finished_cell_is_kept_and_other_settings_are_refused(planned):
         study.survey()
 
 
-def test_syncbn_is_never_plain_bn(planned):
+def test_syncbn_is_never_plain_bn(planned, monkeypatch):
     (cell,) = planned(norms=("SyncBN",), batch_sizes=(16,)).cells
     study = planned(norms=("SyncBN",), batch_sizes=(16,))
     study.survey()
     assert study.outcomes[cell].status == "skipped"
     assert study.outcomes[cell].reason.startswith("SyncBN of one process is BN: it needs --launcher")
     study = planned(norms=("SyncBN",), batch_sizes=(8,), launcher="pytorch", processes=2)
-    if not torch.cuda.is_available():
-        assert study.skip_reason(study.cells[0]) == "torch has no SyncBN for the CPU: it needs GPUs"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert study.skip_reason(study.cells[0]) == "torch has no SyncBN for the CPU: it needs GPUs"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert study.skip_reason(study.cells[0]) is None
+    monkeypatch.undo()
     # The nodes have what this machine may not have.
     study = planned(norms=("SyncBN",), batch_sizes=(8,), launcher="slurm", processes=2)
     assert study.skip_reason(study.cells[0]) is None
@@ -215,7 +218,10 @@ def test_detection_of_the_users_starts_bn_frozen_from_torchvision(tmp_path):
         (dict(groups=(5,)), "--groups: 5 does not divide the 16 channels"),
         (dict(batch_sizes=(64,)), "64 x 1 is more than the 32 training images"),
         (dict(epochs=0), "--epochs must be at least 1, got 0"),
-        (dict(config="digits/mask-rcnn_r18-mini_fpn_bn_digits.py"), "does not exist|found none"),
+        (
+            dict(config="digits/mask-rcnn_r18-mini_fpn_bn_digits.py"),
+            "a config of mmdet, and classification needs one of",
+        ),
         (dict(processes=2), "--gpus 2 needs --launcher pytorch or slurm"),
         (dict(quick=True), "--quick is for embedded data"),
     ],
