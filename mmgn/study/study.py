@@ -1,5 +1,6 @@
 """A study as planned: its cells, what each needs, and how each stands."""
 
+import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,8 @@ from mmgn.study.tasks import TASKS, Task
 
 #: A cell's whole config, a setting a line, in its folder: what it was trained with.
 SETTINGS = "settings.txt"
+#: Settings that go with a launcher and a machine, and change no figure.
+_NO_FIGURE = re.compile(r"cfg\.(default_hooks\.checkpoint\.|\w+_dataloader\.(num_workers|persistent_workers) )")
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,9 @@ class Study:
     def _check_settings(self, cell: Cell) -> None:
         path = self.folder(cell) / SETTINGS
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
-        old, new = set(text.splitlines()), set(self.settings[cell].splitlines())
+        old, new = (
+            {line for line in lines.splitlines() if not _NO_FIGURE.match(line)} for lines in (text, self.settings[cell])
+        )
         if old != new:
             was, now = (min(lines, default="nothing") for lines in (old - new, new - old))
             raise ValueError(

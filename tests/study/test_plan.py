@@ -1,5 +1,7 @@
 """A study planned on a few images: what each cell is to be, and what it is held against later."""
 
+import re
+
 import pytest
 
 pytest.importorskip("mmpretrain")
@@ -143,6 +145,12 @@ def test_a_finished_cell_is_kept_and_other_settings_are_refused(planned):
     assert study.outcomes[cell].metrics["top1_error"] >= 0
     with pytest.raises(ValueError, match=r"few_gn-8g_b16_seed0 was trained with other settings: cfg\.\S+ = "):
         planned(norms=("GN",), batch_sizes=(16,), epochs=2).survey()
+    # Nor is a training by another launcher.
+    path = study.folder(cell) / SETTINGS
+    text, changes = re.subn(r"(num_workers|checkpoint\.max_keep_ckpts) = \d", r"\1 = 9", path.read_text())
+    assert changes == 3
+    path.write_text(text)
+    study.survey()
     # The whole folder may be moved.
     moved = study.options.out.rename(study.options.out.with_name("moved"))
     study = planned(norms=("GN",), batch_sizes=(16,), out=moved)
