@@ -3,7 +3,10 @@
 import multiprocessing
 import os
 from collections.abc import Callable
+from itertools import cycle, islice
 from multiprocessing.connection import wait
+
+import torch
 
 from mmgn.study.grid import Cell
 from mmgn.study.record import Outcome, outcome_of
@@ -18,6 +21,13 @@ def cores() -> int:
 def threads_of(jobs: int) -> int:
     """Return the threads of each of ``jobs`` processes: its share of the cores."""
     return max(1, cores() // jobs)
+
+
+def devices(jobs: int) -> list[str | None]:
+    """Return what each of ``jobs`` processes has as CUDA_VISIBLE_DEVICES: a GPU, in turn; None where there is none."""
+    count = torch.cuda.device_count()
+    names = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(count)))
+    return list(islice(cycle(names.split(",")[:count] or [None]), jobs))
 
 
 def train_here(study: Study, cells: list[Cell], jobs: int, ended: Callable[[Cell, Outcome], None]) -> None:
@@ -42,6 +52,8 @@ def train_here(study: Study, cells: list[Cell], jobs: int, ended: Callable[[Cell
     context.set_forkserver_preload(modules)
     waiting = list(cells)
     running: dict[Cell, multiprocessing.process.BaseProcess] = {}
+    places = devices(jobs)
+    place_of: dict[Cell, str | None] = {}
     try:
         while waiting or running:
             free = [cell for cell in waiting if study.waits_for(cell) not in {*waiting, *running}]
@@ -52,7 +64,8 @@ def train_here(study: Study, cells: list[Cell], jobs: int, ended: Callable[[Cell
                     ended(cell, blocked)
                     continue
                 study.clear(cell)
-                args = (study.config(cell), study.folder(cell), threads)
+                place_of[cell] = places.pop(0)
+                args = (place_of[cell], study.config(cell), study.folder(cell), threads)
                 running[cell] = context.Process(target=_train, args=args, name=cell.id)
                 running[cell].start()
             if running:
@@ -60,6 +73,7 @@ def train_here(study: Study, cells: list[Cell], jobs: int, ended: Callable[[Cell
             for cell, process in list(running.items()):
                 if not process.is_alive():
                     del running[cell]
+                    places.append(place_of[cell])
                     ended(cell, outcome_of(study.folder(cell), study.task, process.exitcode or 0))
     finally:
         for process in running.values():
@@ -68,7 +82,9 @@ def train_here(study: Study, cells: list[Cell], jobs: int, ended: Callable[[Cell
             process.join()
 
 
-def _train(*args: object) -> None:
+def _train(place: str | None, *args: object) -> None:
+    if place is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = place
     # By the server, which has done what it does once for all cells.
     from mmgn.study.training import train_cell
 
