@@ -48,7 +48,18 @@ def ade20k(digits, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def options(imagenet, ade20k):
+def detectron(tmp_path_factory):
+    """Random weights in the place of ``open-mmlab://detectron/resnet50_gn``, by the same names, mmdet's ResNet's."""
+    from mmdet.models import ResNet
+
+    path = tmp_path_factory.mktemp("weights") / "resnet50_gn.pth"
+    torch.manual_seed(0)
+    torch.save(ResNet(50, norm_cfg=dict(type="GN", num_groups=32)).state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def options(imagenet, ade20k, detectron):
     """By framework, what has its full-size configs train for two steps on small images, and validate."""
 
     def loaders(root, splits):
@@ -68,9 +79,8 @@ def options(imagenet, ade20k):
             **loaders(ade20k, splits),
             "train_dataloader.batch_size": 2,
             "default_hooks.checkpoint.save_optimizer": False,
-            # No download; and no gamma of 0, which pretrained weights do not have either.
-            "model.backbone.init_cfg": None,
-            "model.backbone.zero_init_residual": False,
+            # In the place of a download.
+            "model.backbone.init_cfg.checkpoint": str(detectron),
             "model.data_preprocessor.size": (64, 64),
             "train_dataloader.dataset.pipeline.2.scale": (64, 64),
             "train_dataloader.dataset.pipeline.3.crop_size": (64, 64),

@@ -80,7 +80,7 @@ def test_stochastic_depth_stays_between_norm_and_addition():
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_full_size_config_trains_on_digits(name, options, overfit, tmp_path):
+def test_a_full_size_config_trains_on_digits(name, options, detectron, overfit, tmp_path):
     package, norms = CONFIGS[name]
     pytest.importorskip(package)
     cfg = load_config(name, options=options[package], work_dir=str(tmp_path))
@@ -88,6 +88,10 @@ def test_a_full_size_config_trains_on_digits(name, options, overfit, tmp_path):
     torch.manual_seed(0)
     model = MODELS.build(cfg.model)
     model.init_weights()
+    if package == "mmseg":
+        pretrained, got = torch.load(detectron, weights_only=True), model.backbone.state_dict()
+        assert got.keys() == pretrained.keys()
+        assert all(torch.equal(got[key], pretrained[key]) for key in got)
     assert [norm.kind for norm in norm_layers(model)] == ["FusedGN"] * norms
     assert not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
     mmgn.fuse_gn(model)

@@ -17,6 +17,7 @@ CONFIGS = {
     "mmpretrain": "classification/resnet50_fusedgn_8xb32_in1k.py",
     "mmseg": "segmentation/fcn_r50_fusedgn_4xb4-80k_ade20k-512x512.py",
 }
+UPERNET = "segmentation/upernet_r50_fusedgn_4xb4-80k_ade20k-512x512.py"
 BEST = {"mmpretrain": "accuracy/top1", "mmseg": "mIoU"}
 
 
@@ -36,13 +37,13 @@ def as_arguments(options):
     return ["--cfg-options", *(f"{key}={str(value).replace(' ', '')}" for key, value in options.items())]
 
 
-@pytest.mark.parametrize("package", CONFIGS)
-def test_runs_in_the_frameworks_own_tool(package, options, tmp_path):
+@pytest.mark.parametrize(("package", "config"), [*CONFIGS.items(), ("mmseg", UPERNET)])
+def test_runs_in_the_frameworks_own_tool(package, config, options, tmp_path):
     """Without a word of mmgn but the config's, in an environment without pkg_resources too."""
     pytest.importorskip(package)
     tool = Path(importlib.util.find_spec(package).origin).parent / ".mim/tools/train.py"
     status, output = run(
-        tool, find_config(CONFIGS[package]), "--work-dir", tmp_path, *as_arguments(options[package]), cwd=tmp_path
+        tool, find_config(config), "--work-dir", tmp_path, *as_arguments(options[package]), cwd=tmp_path
     )
     assert status == 0, output
     assert f"{BEST[package]}: " in output
