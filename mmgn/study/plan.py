@@ -1,4 +1,4 @@
-"""From a command line to a study: data made, everything checked that can be, and a config for each cell."""
+"""From a command line to a study: data made, everything checked that can be, and each cell's config planned."""
 
 import copy
 import importlib.util
@@ -15,7 +15,7 @@ from mmgn.engine.model import build_model
 from mmgn.engine.norm_swap.diff import flat
 from mmgn.models.norms import norm_layers
 from mmgn.study import schedule
-from mmgn.study.cell import base_groups, check_norms, pretrained_backbone, put_norm, start_from, write_config
+from mmgn.study.cell import base_groups, check_norms, pretrained_backbone, put_norm, start_from
 from mmgn.study.grid import Cell, Request, check_groups, default_groups, make_grid
 from mmgn.study.head import head
 from mmgn.study.study import Options, Study
@@ -23,7 +23,7 @@ from mmgn.study.tasks import TASKS, Defaults
 
 
 def plan(options: Options) -> Study:
-    """Plan a study, and write its cells' configs.
+    """Plan a study; of its folder only the data are written.
 
     Raises:
         ValueError: values that make no sense, alone, together, or for the base config.
@@ -41,7 +41,7 @@ def plan(options: Options) -> Study:
     # It would move the data of the cells' configs, too.
     os.environ.pop("MMDET_DATASETS", None)
     config = str(find_config(options.config or (task.embedded if study.embedded else task.full)))
-    base = load_config(config)
+    base = study.base = load_config(config)
     scope = base.get("default_scope") or "mmdet"
     if scope != task.package:
         raise ValueError(f"{config} is a config of {scope}, and {options.task} needs one of {task.package}")
@@ -62,10 +62,12 @@ def plan(options: Options) -> Study:
     study.largest = max(request.batch_sizes)
     for cell in {cell.norm: cell for cell in study.cells}.values():
         check_norms(base, cell)
-    images = {name: schedule.count_images(cfg) for name, cfg in own.items()}
+    images = {name: schedule.count_images(cfg, "train") for name, cfg in own.items()}
+    for cfg in own.values():
+        schedule.count_images(cfg, "val")
     epochs = options.epochs or defaults.epochs
     for cell in study.in_order(study.cells):
-        _plan_cell(study, cell, base, own[cell.data], images[cell.data], epochs)
+        _plan_cell(study, cell, own[cell.data], images[cell.data], epochs)
     study.head = head(study, request, base, images, epochs)
     return study
 
@@ -110,7 +112,7 @@ def _data(study: Study, names: tuple[str, ...]) -> dict[str, Path]:
     return folders
 
 
-def _plan_cell(study: Study, cell: Cell, base: Config, own: Config, num_images: int, epochs: int | None) -> None:
+def _plan_cell(study: Study, cell: Cell, own: Config, num_images: int, epochs: int | None) -> None:
     cfg, processes = copy.deepcopy(own), study.options.processes
     iterations = schedule.fit(cfg, cell.batch_size, processes, num_images, epochs)
     put_norm(cfg, cell)
@@ -125,7 +127,7 @@ def _plan_cell(study: Study, cell: Cell, base: Config, own: Config, num_images: 
         for split in ("train", "val", "test"):
             if cfg[f"{split}_dataloader"].get("num_workers"):
                 cfg[f"{split}_dataloader"].update(num_workers=0, persistent_workers=False)
-    write_config(study.config(cell), base, cfg)
+    study.configs[cell] = cfg
     total = cell.batch_size * processes
     settings = "\n".join(sorted(flat(cfg.to_dict(), "cfg"))) + "\n"
     # A study's folder may be moved.
@@ -150,11 +152,11 @@ def _weights(study: Study, model: Cell, cfg: Config) -> str:
 
 
 def _keep_weights(study: Study, cell: Cell, cfg: Config) -> None:
-    """Have BN's cells keep their last weights, as BN* may be asked for later; with a launcher all cells keep theirs."""
+    """Have BN's cells keep their last weights, as BN* may be asked for later, and long trainings their state."""
     by_epoch = "max_iters" not in cfg.train_cfg
     hook = dict(type="CheckpointHook") | cfg.get("default_hooks", {}).get("checkpoint", {})
     hook |= dict(by_epoch=by_epoch, save_best=None)
-    if study.options.launcher == "none":
+    if study.from_the_beginning:
         # -1: at the end, if at all.
         hook |= dict(interval=-1, save_last=cell.norm == "BN", save_optimizer=False, save_param_scheduler=False)
     else:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.config import Config
 
 from mmgn.engine.files import write_whole
+from mmgn.study.cell import write_config
 from mmgn.study.grid import Cell, pretraining
 from mmgn.study.record import Outcome, read_outcome
 from mmgn.study.tasks import TASKS, Task
@@ -64,6 +66,8 @@ class Study:
         largest: the grid's largest batch size.
         pretrained: the weights that BN* starts from; None for those of the study's own BN cells.
         facts: of each cell, the columns of study.csv that are known before it is trained.
+        base: the base config.
+        configs: of each cell; written where it is trained.
         settings: of each cell, its whole config, a setting a line.
         head: what is varied and what is held, a line each.
         outcomes: of the cells that are finished, skipped or have failed.
@@ -74,6 +78,8 @@ class Study:
     largest: int = 0
     pretrained: str | None = None
     facts: dict[Cell, dict[str, Any]] = field(default_factory=dict)
+    base: Config = field(default_factory=Config)
+    configs: dict[Cell, Config] = field(default_factory=dict)
     settings: dict[Cell, str] = field(default_factory=dict)
     head: list[str] = field(default_factory=list)
     outcomes: dict[Cell, Outcome] = field(default_factory=dict)
@@ -87,6 +93,11 @@ class Study:
     def embedded(self) -> bool:
         """Whether the data are made on the spot."""
         return self.options.data in ("embedded", *self.task.makers)
+
+    @property
+    def from_the_beginning(self) -> bool:
+        """Whether a cell that was interrupted begins anew; those that may take days go on from a checkpoint."""
+        return self.embedded and self.options.launcher == "none"
 
     def config(self, cell: Cell) -> Path:
         """Return the path of a cell's config."""
@@ -112,13 +123,15 @@ class Study:
         Raises:
             ValueError: a cell has begun with other settings than those planned now.
         """
+        # A job may be at work without a checkpoint yet.
+        begun = "run.json" if self.options.launcher == "slurm" else "last_checkpoint"
         for cell in self.cells:
             reason = self.skip_reason(cell)
             if reason:
                 self.outcomes[cell] = Outcome("skipped", reason)
                 continue
             outcome = read_outcome(self.folder(cell), self.task)
-            if outcome or (self.folder(cell) / "last_checkpoint").is_file():
+            if outcome or (self.folder(cell) / begun).is_file():
                 self._check_settings(cell)
             if outcome and outcome.status == "done":
                 self.outcomes[cell] = outcome
@@ -142,16 +155,18 @@ class Study:
         self.record_settings(cell)
 
     def record_settings(self, cell: Cell) -> None:
-        """Leave in a cell's folder what it is trained with."""
+        """Write a cell's config and, into its folder, all the settings that it is trained with."""
         self.folder(cell).mkdir(parents=True, exist_ok=True)
+        write_config(self.config(cell), self.base, self.configs[cell])
         write_whole(self.folder(cell) / SETTINGS, self.settings[cell].encode())
 
     def blocked(self, cell: Cell) -> Outcome | None:
-        """Return a cell's outcome where the weights that it starts from are not there; None where it can start."""
+        """Return a cell's outcome where the weights that it starts from have failed; None where it can start."""
         model = self.waits_for(cell)
-        if model is None or self.outcomes[model].status == "done":
+        outcome = self.outcomes.get(model) if model else None
+        if model is None or outcome is None or outcome.status == "done":
             return None
-        return Outcome("failed", f"its BN model, {model.id}, has {self.outcomes[model].status}")
+        return Outcome("failed", f"its BN model, {model.id}, has {outcome.status}")
 
     def skip_reason(self, cell: Cell) -> str | None:
         """Return why a cell cannot be trained here, None if it can."""

@@ -51,7 +51,10 @@ def ade20k(image, tmp_path_factory):
 @pytest.fixture
 def planned(tmp_path):
     def make(task, data, **changes):
-        return plan(Options(task, tmp_path / "out", str(data), seeds=1, **changes))
+        study = plan(Options(task, tmp_path / "out", str(data), seeds=1, **changes))
+        for cell in study.cells:
+            study.record_settings(cell)
+        return study
 
     return make
 

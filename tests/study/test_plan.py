@@ -1,6 +1,7 @@
 """A study planned on a few images: what each cell is to be, and what it is held against later."""
 
 import re
+import shutil
 
 import pytest
 
@@ -14,6 +15,7 @@ from mmgn.datasets.digits import make_digits
 from mmgn.engine import launch
 from mmgn.engine.config import find_config, load_config
 from mmgn.models.norms import norm_layers
+from mmgn.study.cell import write_config
 from mmgn.study.plan import plan
 from mmgn.study.run import cell_table, verdict
 from mmgn.study.study import SETTINGS, Options, Outcome
@@ -28,15 +30,20 @@ def images(tmp_path_factory):
 
 @pytest.fixture
 def planned(images, tmp_path):
-    """Plan a study of an epoch of 32 images."""
+    """Plan a study of an epoch of 32 images; its configs are written, as where its cells are trained."""
 
     def make(**changes):
         given = dict(norms=("BN*", "GN"), batch_sizes=(16, 4), seeds=1, epochs=1, groups=(), channels_per_group=())
-        return plan(
-            Options(**(dict(task="classification", out=tmp_path, data=str(images), config=CONFIG) | given | changes))
-        )
+        where = dict(task="classification", out=tmp_path, data=str(images), config=CONFIG)
+        return written(plan(Options(**(where | given | changes))))
 
     return make
+
+
+def written(study):
+    for cell in study.cells:
+        write_config(study.config(cell), study.base, study.configs[cell])
+    return study
 
 
 def by_id(study):
@@ -148,7 +155,7 @@ def test_a_finished_cell_is_kept_and_other_settings_are_refused(planned):
     # Nor is a training by another launcher.
     path = study.folder(cell) / SETTINGS
     text, changes = re.subn(r"(num_workers|checkpoint\.max_keep_ckpts) = \d", r"\1 = 9", path.read_text())
-    assert changes == 3
+    assert changes == 4
     path.write_text(text)
     study.survey()
     # The whole folder may be moved.
@@ -159,6 +166,38 @@ def test_a_finished_cell_is_kept_and_other_settings_are_refused(planned):
     (study.folder(cell) / SETTINGS).unlink()
     with pytest.raises(ValueError, match="other settings: nothing, now cfg"):
         study.survey()
+
+
+def test_a_plan_leaves_the_folder_of_a_study_at_work_as_it_is(planned):
+    study = planned(norms=("GN",), batch_sizes=(16,))
+    (cell,) = study.cells
+    study.record_settings(cell)
+    before = {path: path.read_text() for path in (study.config(cell), study.folder(cell) / SETTINGS)}
+    plan(Options(**(vars(study.options) | dict(epochs=3))))
+    assert {path: path.read_text() for path in before} == before
+
+
+def test_a_slurm_job_that_has_begun_keeps_its_settings(planned):
+    slurm = dict(norms=("GN",), batch_sizes=(16,), launcher="slurm")
+    study = planned(**slurm)
+    (cell,) = study.cells
+    study.record_settings(cell)
+    (study.folder(cell) / "run.json").write_text('{"train": {"ended": null}}')
+    study.survey()
+    with pytest.raises(ValueError, match="was trained with other settings"):
+        plan(Options(**(vars(study.options) | dict(epochs=3)))).survey()
+
+
+def test_validation_images_are_read_before_anything_is_trained(planned, images, tmp_path):
+    # As ImageNet's archive has them.
+    flat = tmp_path / "flat"
+    shutil.copytree(images, flat)
+    for path in list((flat / "val").glob("*/*")):
+        path.rename(flat / "val" / path.name)
+    for folder in list((flat / "val").glob("*/")):
+        folder.rmdir()
+    with pytest.raises(ValueError, match=r"val_dataloader\.dataset of \S+ cannot be read: .*subfolders"):
+        planned(data=str(flat))
 
 
 def test_syncbn_is_never_plain_bn(planned, monkeypatch):
@@ -205,7 +244,7 @@ def test_detection_of_the_users_starts_bn_frozen_from_torchvision(tmp_path):
         "_base_ = 'mmgn::scratch/mask-rcnn_r50-scratch_fpn_fusedgn-all_3x_coco.py'\n"
         "train_dataloader = dict(dataset=dict(filter_cfg=None))\n"
     )
-    study = plan(Options(**(vars(options) | dict(config=str(config)))))
+    study = written(plan(Options(**(vars(options) | dict(config=str(config))))))
     frozen, group = study.cells
     assert study.waits_for(frozen) is None
     assert study.facts[frozen]["start"] == "torchvision://resnet50"
