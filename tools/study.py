@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 
 import mmgn  # noqa: F401  # before mmdet: it serves mmcv's ops
-from mmgn.study.launchers import write_jobs
+from mmgn.study.launchers import gather, write_jobs
 from mmgn.study.plan import plan
 from mmgn.study.pool import cores, threads_of
-from mmgn.study.run import cell_table, run, verdict, write_results
+from mmgn.study.run import alone, cell_table, run, verdict, write_results
 from mmgn.study.study import Options
 from mmgn.study.tasks import NORMS, TASKS
 
@@ -35,7 +35,7 @@ def parse_args() -> argparse.Namespace:
         default="embedded",
         metavar="embedded|NAME|DIR",
         help=f"all data that are made on the spot, one of them ({', '.join(names)}), or a folder with ImageNet, COCO "
-        "or ADE20K [embedded]",
+        "or ADE20K, ./NAME if it is called as one of them [embedded]",
     )
     add("--out", type=Path, required=True, metavar="DIR", help="folder of the study")
     add("--config", help="base config in the place of the task's: every norm FusedGN, and auto_scale_lr")
@@ -45,7 +45,7 @@ def parse_args() -> argparse.Namespace:
     add("--launcher", choices=["none", "pytorch", "slurm"], default="none")
     add("--gpus", type=int, default=1, metavar="N", help="processes of each training, with a launcher")
     add("--partition", help="of Slurm")
-    add("--dry-run", action="store_true", help="write configs, and Slurm's jobs; print the cells; train nothing")
+    add("--dry-run", action="store_true", help="print the cells, and write Slurm's jobs; train nothing")
     return parser.parse_args()
 
 
@@ -74,7 +74,9 @@ def main() -> None:
         train = Path(__file__).with_name("train.py").resolve()
         pending = study.in_order([cell for cell in study.cells if cell not in study.outcomes])
         if args.launcher == "slurm":
-            print(f"{len(pending)} jobs: {write_jobs(study, pending, train, args.partition)} submits them")
+            with alone(study):
+                print(f"{len(pending)} jobs: {write_jobs(study, pending, train, args.partition)} submits them")
+            gather(study, pending)
         elif args.launcher == "none":
             print(f"{jobs} trainings beside each other, {threads_of(jobs)} of {cores()} cores each")
         if args.dry_run:

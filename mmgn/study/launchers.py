@@ -4,17 +4,16 @@ import os
 import shlex
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 from mmgn.study.grid import Cell
-from mmgn.study.record import LOG, Outcome, outcome_of
+from mmgn.study.record import EXIT_STATUS, LOG, STARTS, Outcome, job_outcome, outcome_of
 from mmgn.study.study import Study
 
 _JOB = """\
 #!/usr/bin/env bash
-#SBATCH --job-name={name}
-#SBATCH --output={log}
 #SBATCH --ntasks={tasks}
 #SBATCH --ntasks-per-node={per_node}
 #SBATCH --gres=gpu:{per_node}
@@ -25,8 +24,13 @@ _JOB = """\
 {more}set -euo pipefail
 
 unset MMDET_DATASETS
+rm -f {status}
+echo {starts}
+code=0
 srun --kill-on-bad-exit=1 --ntasks={tasks} --cpus-per-task={cpus} \\
-  python -u {command}
+  {command} || code=$?
+echo "$code" > {status}
+exit "$code"
 """
 # Of two jobs of a name the second waits: submitted twice, a cell is not trained twice at a time.
 _SUBMIT = """\
@@ -48,6 +52,9 @@ def train_through_torchrun(
         train: tools/train.py.
         ended: called with each cell's outcome.
     """
+    # The learning rate is that of --gpus processes.
+    machines = ("NNODES", "NODE_RANK", "PET_NNODES", "PET_NODE_RANK")
+    alone = {name: value for name, value in os.environ.items() if name not in machines}
     for cell in cells:
         blocked = study.blocked(cell)
         if blocked:
@@ -56,8 +63,10 @@ def train_through_torchrun(
         study.record_settings(cell)
         command = [sys.executable, "-m", "mmgn.engine.torchrun", str(study.options.processes)]
         with (study.folder(cell) / LOG).open("ab") as log:
+            log.write(f"{STARTS}\n".encode())
+            log.flush()
             process = subprocess.Popen(
-                [*command, *_train(study, cell, train)], stdout=log, stderr=log, start_new_session=True
+                [*command, *_train(study, cell, train)], stdout=log, stderr=log, env=alone, start_new_session=True
             )
         try:
             exitcode = process.wait()
@@ -83,7 +92,7 @@ def write_jobs(study: Study, cells: list[Cell], train: Path, partition: str | No
     Returns:
         The path of ``submit.sh``.
     """
-    processes = study.options.processes
+    out, processes = study.options.out, study.options.processes
     per_node = min(processes, int(os.environ.get("GPUS_PER_NODE") or 8))
     more = [f"#SBATCH --partition={partition}\n"] if partition else []
     if os.environ.get("SRUN_ARGS"):
@@ -92,29 +101,48 @@ def write_jobs(study: Study, cells: list[Cell], train: Path, partition: str | No
     jobs: dict[Cell, str] = {}
     for number, cell in enumerate(cells):
         study.record_settings(cell)
-        job = study.folder(cell) / "job.sh"
+        folder = study.folder(cell)
         text = _JOB.format(
-            name=f"{study.options.out.name}/{cell.id}",
-            log=study.folder(cell) / LOG,
+            status=shlex.quote(str(folder / EXIT_STATUS)),
+            starts=shlex.quote(STARTS),
             tasks=processes,
             per_node=per_node,
             cpus=os.environ.get("CPUS_PER_TASK") or 5,
             more="".join(more),
-            command=shlex.join(_train(study, cell, train)),
+            command=shlex.join([sys.executable, "-u", *_train(study, cell, train)]),
         )
-        job.write_text(text, encoding="utf-8")
+        (folder / "job.sh").write_text(text, encoding="utf-8")
         after = "singleton"
         model = study.waits_for(cell)
         if model in jobs:
             after = f'"singleton,afterok:${jobs[model]}"'
         jobs[cell] = f"job_{number}"
-        options = f"--parsable --kill-on-invalid-dep=yes --dependency={after}"
-        lines.append(f"{jobs[cell]}=$(sbatch {options} {shlex.quote(str(job))})\n")
-        lines.append(f'echo "${jobs[cell]} {cell.id}"\n')
-    submit = study.options.out / "submit.sh"
+        # The checksum tells studies in folders of the same name apart.
+        name = f"{out.name}/{cell.id}/{zlib.crc32(os.fsencode(out)):08x}"
+        # sbatch puts the job's number, and more, in the place of a single %.
+        log = str(folder / LOG).replace("%", "%%")
+        words = shlex.join([f"--job-name={name}", f"--output={log}", str(folder / "job.sh")])
+        lines.append(
+            f"{jobs[cell]}=$(sbatch --parsable --kill-on-invalid-dep=yes --dependency={after} {words})\n"
+            f'echo "${jobs[cell]}" {shlex.quote(cell.id)}\n'
+        )
+    submit = out / "submit.sh"
     submit.write_text(_SUBMIT + "".join(lines), encoding="utf-8")
     submit.chmod(0o755)
     return submit
+
+
+def gather(study: Study, cells: list[Cell]) -> None:
+    """Add the outcomes of cells whose jobs have failed to a study's.
+
+    Args:
+        study: the study.
+        cells: that are not done; those that others wait for are first.
+    """
+    for cell in cells:
+        outcome = study.blocked(cell) or job_outcome(study.folder(cell), study.task)
+        if outcome:
+            study.outcomes[cell] = outcome
 
 
 def _train(study: Study, cell: Cell, train: Path) -> list[str]:

@@ -17,6 +17,10 @@ from mmgn.study.tasks import Task
 
 #: What a cell's process prints, in its folder.
 LOG = "log.txt"
+#: A line in the log before each try of a cell.
+STARTS = "=== the cell's training starts"
+#: What a cell's job has ended with, in its folder; not there while it runs, nor where Slurm has ended it.
+EXIT_STATUS = "exit_status"
 COLUMNS = (
     "task", "data", "norm", "num_groups", "channels_per_group", "batch_size", "processes", "total_batch", "lr",
     "images", "iterations", "seed", "start", "status", "reason",
@@ -81,7 +85,7 @@ def outcome_of(work_dir: Path, task: Task, exitcode: int) -> Outcome:
         hint = ", as the kernel does where memory ends (see dmesg)" if name == "SIGKILL" else ""
         return Outcome("failed", f"ended by {name}{hint}")
     try:
-        text = (work_dir / LOG).read_text(encoding="utf-8", errors="replace")
+        text = (work_dir / LOG).read_text(encoding="utf-8", errors="replace").rpartition(STARTS)[2]
     except OSError:
         text = ""
     if _INVALID in text:
@@ -90,6 +94,19 @@ def outcome_of(work_dir: Path, task: Task, exitcode: int) -> Outcome:
     # torchrun has more to say after it.
     errors = [line for line in lines if _ERROR.match(line)]
     return Outcome("failed", (errors or lines or [f"exit status {exitcode}, nothing printed"])[-1])
+
+
+def job_outcome(work_dir: Path, task: Task) -> Outcome | None:
+    """Read the outcome of a cell that a job trains; None where it is to run, or to go on, as at its time limit."""
+    outcome = read_outcome(work_dir, task)
+    try:
+        status = int((work_dir / EXIT_STATUS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return outcome
+    signum = status - 128
+    if outcome or signum == signal.SIGTERM:
+        return outcome
+    return outcome_of(work_dir, task, -signum if signum in set(signal.Signals) else status)
 
 
 def csv_text(head: Iterable[str], columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
@@ -119,7 +136,11 @@ def row(cell: Cell, outcome: Outcome, facts: Mapping[str, Any]) -> dict[str, Any
     groups = {name: getattr(cell, name) or "" for name in ("num_groups", "channels_per_group")}
     metrics = {name: f"{value:.4f}" for name, value in (outcome.metrics or {}).items()}
     seconds = "" if outcome.seconds is None else f"{outcome.seconds:.1f}"
+    trained = {}
+    # A sampler that sorts images, such as by their shape, leaves out more of them than is planned.
+    if outcome.iterations is not None:
+        trained = {"iterations": outcome.iterations, "images": outcome.iterations * facts["total_batch"]}
     return {
-        **facts, **own, **groups, **metrics,
+        **facts, **own, **groups, **trained, **metrics,
         "status": outcome.status, "reason": outcome.reason, "train_seconds": seconds,
     }  # fmt: skip

@@ -2,8 +2,11 @@
 
 import importlib
 import platform
+import shlex
 import signal
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -15,6 +18,26 @@ from mmgn.study.launchers import train_through_torchrun
 from mmgn.study.pool import cores, train_here
 from mmgn.study.record import STATUSES, Outcome, row, write_csv
 from mmgn.study.study import Study
+
+
+@contextmanager
+def alone(study: Study) -> Iterator[None]:
+    """Have no other process at work in a study's folder.
+
+    Raises:
+        ValueError: one is.
+    """
+    out = study.options.out
+    out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(f"another study.py is at work in {out}; wait for it, or give another --out") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def run(study: Study, jobs: int, train: Path) -> bool:
@@ -36,15 +59,11 @@ def run(study: Study, jobs: int, train: Path) -> bool:
     pending = study.in_order([cell for cell in study.cells if cell not in study.outcomes])
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        with FileLock(study.options.out / ".lock", timeout=0):
+        with alone(study):
             if study.options.launcher == "none":
                 train_here(study, pending, jobs, lambda *ended: _ended(study, *ended))
             elif study.options.launcher == "pytorch":
                 train_through_torchrun(study, pending, train, lambda *ended: _ended(study, *ended))
-    except Timeout:
-        raise ValueError(
-            f"another study.py is at work in {study.options.out}; wait for it, or give another --out"
-        ) from None
     except KeyboardInterrupt:
         return False
     finally:
@@ -70,6 +89,10 @@ def write_results(study: Study) -> list[Path]:
     out = study.options.out
     missing = Outcome("missing", "not finished")
     rows = [row(cell, study.outcomes.get(cell, missing), study.facts[cell]) for cell in study.cells]
+    for each in rows:
+        # It is written where the cell's turn comes.
+        if not (out / each["config"]).is_file():
+            each["config"] = ""
     path = out / "study.csv"
     write_csv(path, [*study.head, *_where(study)], study.task.columns, rows)
     return [path, write_summary(path), *draw(path, out)]
@@ -92,13 +115,17 @@ def verdict(study: Study) -> str:
     lines = [", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])]
     failed = [cell for cell, outcome in study.outcomes.items() if outcome.status == "failed"]
     lines += [f"failed: {cell.id}: {study.outcomes[cell].reason}" for cell in failed]
+    out = study.options.out
+    others = {path.parent.name for path in out.glob("*/run.json")}.difference(cell.id for cell in study.cells)
+    if others:
+        lines.append(f"not asked for, so not in study.csv: {len(others)} other cells in {out}, first {min(others)}")
     if failed:
-        lines.append(
-            f"{study.options.out}/CELL/log.txt tells more; the same command trains the failed cells again and keeps "
-            "the others"
-        )
-    elif counts["missing"] and study.options.launcher == "slurm":
-        lines.append(f"bash {study.options.out}/submit.sh trains what is missing; the same command then gathers it")
+        lines.append(f"{out}/CELL/log.txt tells more")
+    if study.options.launcher == "slurm" and (failed or counts["missing"]):
+        submit = shlex.quote(f"{out}/submit.sh")
+        lines.append(f"bash {submit} trains what is missing or has failed; the same command then gathers it")
+    elif failed:
+        lines.append("the same command trains the failed cells again and keeps the others")
     elif counts["missing"]:
         lines.append("the same command goes on with what is missing")
     return "\n".join(lines)

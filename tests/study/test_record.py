@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("mmdet")
 
 from mmgn.study.grid import Cell
-from mmgn.study.record import LOG, Outcome, outcome_of, read_outcome, row, write_csv
+from mmgn.study.record import EXIT_STATUS, LOG, STARTS, Outcome, job_outcome, outcome_of, read_outcome, row, write_csv
 from mmgn.study.results import read_csv
 from mmgn.study.tasks import TASKS
 
@@ -66,6 +66,8 @@ def test_figures_that_are_none_are_a_failure(tmp_path):
         ("half a line", -signal.SIGKILL, "ended by SIGKILL, as the kernel does where memory ends"),
         ("half a line", -signal.SIGTERM, "ended by SIGTERM"),
         ("", 3, "exit status 3, nothing printed"),
+        (f"{STARTS}\nloss become infinite or NaN!\n{STARTS}\nOSError: no disk\n", 1, "OSError: no disk"),
+        (f"ValueError: before\n{STARTS}\n", 3, "exit status 3, nothing printed"),
     ],
 )
 def test_a_failure_tells_why(tmp_path, log, exitcode, reason):
@@ -80,6 +82,37 @@ def test_a_process_that_fails_is_a_failure_whatever_is_recorded(tmp_path):
     (tmp_path / LOG).write_text("OSError: the disk is full\n")
     assert outcome_of(tmp_path, CLASSIFICATION, 0).status == "done"
     assert outcome_of(tmp_path, CLASSIFICATION, 1) == Outcome("failed", "OSError: the disk is full")
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [
+        ("1", "ValueError: wrong"),
+        (str(128 + signal.SIGKILL), "ended by SIGKILL"),
+        ("255", "ValueError: wrong"),
+        # Its time was over, or it is running.
+        (str(128 + signal.SIGTERM), None),
+        (None, None),
+    ],
+)
+def test_a_job_that_has_ended_with_an_error_is_a_failure(tmp_path, status, reason):
+    (tmp_path / LOG).write_text("ValueError: wrong\n")
+    if status:
+        (tmp_path / EXIT_STATUS).write_text(f"{status}\n")
+    outcome = job_outcome(tmp_path, CLASSIFICATION)
+    assert (outcome and outcome.status) == (reason and "failed")
+    assert not reason or outcome.reason.startswith(reason)
+    # What is done is done.
+    record(tmp_path, {"accuracy/top1": 87.5})
+    assert job_outcome(tmp_path, CLASSIFICATION).status == "done"
+
+
+def test_iterations_that_were_trained_are_told_in_the_place_of_the_planned():
+    facts = dict(total_batch=16, images=1600, iterations=100)
+    cell = Cell("coco", "GN", 8, 1, num_groups=32)
+    assert row(cell, Outcome("missing"), facts)["iterations"] == 100
+    told = row(cell, Outcome("done", iterations=98), facts)
+    assert (told["iterations"], told["images"]) == (98, 1568)
 
 
 def test_study_csv_is_read_as_it_was_written(tmp_path):

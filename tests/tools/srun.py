@@ -8,7 +8,7 @@ import sys
 import time
 
 print(shlex.join(sys.argv[1:]), flush=True)
-command = sys.argv[sys.argv.index("python") :]
+command = sys.argv[sys.argv.index("-u") - 1 :]
 tasks = int(re.search(r"--ntasks=(\d+)", " ".join(sys.argv)).group(1))
 step = {name: str(tasks) for name in ("SLURM_NTASKS", "SLURM_STEP_NUM_TASKS")}
 step |= dict.fromkeys(("SLURM_NODELIST", "SLURM_STEP_NODELIST"), "localhost")

@@ -14,10 +14,15 @@ import pytest
 
 pytest.importorskip("mmpretrain")
 
+import torch
+
 from mmgn.datasets.digit_images import make_digit_images
 from mmgn.engine.config import find_config
+from mmgn.study.record import STARTS
 
 TOOLS = Path(__file__).parents[2] / "tools"
+# Neither bash nor sbatch is to take it apart.
+SLURM = "100% slurm"
 CONFIG = """
 _base_ = '{base}'
 custom_imports = dict(imports=[*_base_.custom_imports.imports, 'study_hooks'])
@@ -108,8 +113,8 @@ def test_a_grid_is_trained_and_told(grid):
     assert "7 done, 2 skipped" in output
     assert {path.name for path in out.glob("*.png")} == {"batch_sizes.png", "groups.png"}
     assert "SyncBN" in (out / "summary.md").read_text()
-    # Weights stay where BN* may start from them, and nowhere else.
-    assert {path.parent.name for path in out.rglob("*.pth")} == {"few_bn_b8_seed0"}
+    # Each cell's last state stays.
+    assert len(list(out.rglob("*.pth"))) == 7
 
 
 def test_finished_cells_are_kept_when_the_grid_grows(grid, study):
@@ -119,6 +124,7 @@ def test_finished_cells_are_kept_when_the_grid_grows(grid, study):
     assert status == 0, output
     trained = re.findall(r"^\[\d+/\d+\] (\S+) done", output, re.MULTILINE)
     assert sorted(trained) == ["few_in_b4_seed0", "few_in_b8_seed0"]
+    assert f"not asked for, so not in study.csv: 2 other cells in {out}, first few_gn-4g_b8_seed0" in output
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
@@ -140,7 +146,7 @@ def test_cells_that_fail_do_not_end_the_grid(folder, study):
 
 
 def test_an_interrupted_grid_goes_on(folder, command, environment):
-    args = ["--config", "slow.py", "--norms", "GN,LN", "--batch-sizes", "16,8", "--jobs", 1]
+    args = ["--config", "slow.py", "--norms", "GN,LN", "--batch-sizes", "16,8", "--jobs", 1, "--epochs", 2]
     line = list(map(str, command("slow", *args)))
     process = subprocess.Popen(
         line, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -149,7 +155,7 @@ def test_an_interrupted_grid_goes_on(folder, command, environment):
     while " done: " not in printed:
         printed += (told := process.stdout.readline())
         assert told, printed
-    # The next cell has begun, and would not end by itself.
+    # The next cell has trained an epoch, and would not end by itself.
     (going,) = wait_for(lambda: list((folder / "slow").glob("*/slow.pid")))
     process.send_signal(signal.SIGINT)
     rest, _ = process.communicate(timeout=120)
@@ -168,8 +174,10 @@ def test_an_interrupted_grid_goes_on(folder, command, environment):
     assert done.returncode == 0, done.stdout + done.stderr
     assert {row["status"] for row in rows(folder / "slow").values()} == {"done"}
     assert (folder / "slow" / first / "run.json").stat().st_mtime_ns == before
-    # What the interrupted training had left was not gone on with.
-    assert not going.exists()
+    # The interrupted training was gone on with.
+    log = (going.parent / "log.txt").read_text()
+    assert log.count(STARTS) == 2
+    assert "resumed epoch: 1" in log.rpartition(STARTS)[2]
 
 
 def wait_for(condition, seconds=120):
@@ -180,15 +188,27 @@ def wait_for(condition, seconds=120):
     return found
 
 
-def test_torchrun_trains_a_cell_in_two_processes(folder, study):
-    args = ["--norms", "GN,SyncBN", "--batch-sizes", "4", "--launcher", "pytorch", "--gpus", 2]
-    status, output = study("torchrun", *args)
+def test_torchrun_trains_cells_in_two_processes(folder, study):
+    args = ["--norms", "BN*,SyncBN", "--batch-sizes", "4", "--launcher", "pytorch", "--gpus", 2]
+    # Of another training on several machines.
+    status, output = study("torchrun", *args, NNODES="2", NODE_RANK="1")
     assert status == 0, output
-    found = rows(folder / "torchrun")
-    row = found["GN", 4]
+    out = folder / "torchrun"
+    found = rows(out)
+    row = found["BN*", 4]
     assert (row["status"], row["processes"], row["total_batch"], row["iterations"]) == ("done", "2", "8", "4")
-    assert '"world_size": 2' in (folder / "torchrun/few_gn-8g_b4_seed0/run.json").read_text()
+    assert '"world_size": 2' in (out / "few_bn-frozen_b4_seed0/run.json").read_text()
     assert found["SyncBN", 4]["reason"] == "torch has no SyncBN for the CPU: it needs GPUs"
+    assert [found[norm, 4]["config"] for norm in ("BN*", "SyncBN")] == ["configs/few_bn-frozen_b4_seed0.py", ""]
+    # The frozen norms are those of the BN cell.
+    trained, frozen = (
+        torch.load(out / f"few_{norm}_b4_seed0/epoch_1.pth", weights_only=True)["state_dict"]
+        for norm in ("bn", "bn-frozen")
+    )
+    names = {key.rpartition(".")[0] for key in trained if key.endswith(".running_mean")}
+    held = [key for key in frozen if key.rpartition(".")[0] in names]
+    assert len(held) >= 4 * len(names) > 0
+    assert all(torch.equal(frozen[key], trained[key]) for key in held)
 
 
 @pytest.fixture(scope="module")
@@ -197,13 +217,14 @@ def jobs(folder, study):
     bin_ = folder / "bin"
     bin_.mkdir()
     (bin_ / "srun").write_text(f"#!{sys.executable}\n" + (Path(__file__).parent / "srun.py").read_text())
-    (bin_ / "sbatch").write_text('#!/usr/bin/env bash\necho "$@" >> submitted.txt\necho $RANDOM$RANDOM\n')
+    sbatch = '#!/usr/bin/env bash\nprintf "%q " "$@" >> submitted.txt\necho >> submitted.txt\necho $RANDOM$RANDOM\n'
+    (bin_ / "sbatch").write_text(sbatch)
     for path in bin_.iterdir():
         path.chmod(0o755)
     args = ["--norms", "GN,BN,BN*,SyncBN", "--batch-sizes", "8", "--launcher", "slurm", "--gpus", 2, "--dry-run"]
-    status, output = study("slurm", *args, "--partition", "gpu", SRUN_ARGS="--time=1:00:00", GPUS_PER_NODE="4")
+    status, output = study(SLURM, *args, "--partition", "gpu", SRUN_ARGS="--time=1:00:00", GPUS_PER_NODE="4")
     assert status == 0, output
-    return folder / "slurm", output
+    return folder / SLURM, output
 
 
 def test_a_dry_run_for_slurm_writes_a_job_for_each_cell(jobs, environment):
@@ -229,7 +250,11 @@ def test_submitting_has_bn_frozen_wait_for_its_bn(jobs, environment):
     done = subprocess.run([out / "submit.sh"], cwd=out, env=environment, capture_output=True, text=True, check=True)
     numbers = {name: number for number, name in map(str.split, done.stdout.splitlines())}
     submitted = [shlex.split(line) for line in (out / "submitted.txt").read_text().splitlines()]
-    after = {Path(line[-1]).parent.name: line[-2] for line in submitted}
+    after = {Path(line[-1]).parent.name: line[-4] for line in submitted}
+    for *_, name, log, job in submitted:
+        cell = Path(job).parent
+        assert re.fullmatch(rf"--job-name={out.name}/{cell.name}/[0-9a-f]{{8}}", name)
+        assert log == f"--output={cell}/log.txt".replace("%", "%%")
     assert after.keys() == numbers.keys() == {path.parent.name for path in out.glob("*/job.sh")}
     frozen, model = "few_bn-frozen_b8_seed0", "few_bn_b8_seed0"
     assert list(after).index(model) < list(after).index(frozen)
@@ -240,15 +265,33 @@ def test_submitting_has_bn_frozen_wait_for_its_bn(jobs, environment):
 def test_what_a_job_has_trained_is_gathered(jobs, study, environment):
     out, _ = jobs
     job = out / "few_gn-8g_b8_seed0/job.sh"
-    done = subprocess.run(["bash", job], cwd=out, env=environment, capture_output=True, text=True, timeout=300)
+    # The interpreter is that of study.py.
+    shell = environment | {"PATH": f"{out.parent / 'bin'}:/usr/bin:/bin"}
+    done = subprocess.run(["bash", job], cwd=out, env=shell, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
-    args = ["--norms", "GN,BN", "--batch-sizes", "8", "--launcher", "slurm", "--gpus", 2]
-    status, output = study("slurm", *args)
-    assert status == 0, output
-    found = rows(out)
-    assert (found["GN", 8]["status"], found["BN", 8]["status"]) == ("done", "missing")
-    assert f"bash {out}/submit.sh trains what is missing" in output
-    assert job.parent.name not in (out / "submit.sh").read_text()
+    # Where srun ends with an error, and Slurm writes what is printed.
+    failing = out / "bin"
+    failing.mkdir()
+    (failing / "srun").write_text("#!/bin/sh\necho ValueError: no such thing\nexit 3\n")
+    (failing / "srun").chmod(0o755)
+    model = out / "few_bn_b8_seed0"
+    with (model / "log.txt").open("w") as log:
+        ended = subprocess.run(["bash", model / "job.sh"], env=shell | {"PATH": f"{failing}:/usr/bin:/bin"}, stdout=log)
+    assert ended.returncode == 3
+    args = ["--norms", "GN,BN*,SyncBN", "--batch-sizes", "8", "--launcher", "slurm", "--gpus", 2]
+    status, output = study(SLURM, *args)
+    assert status == 1, output
+    found = {norm: (row["status"], row["reason"]) for (norm, _), row in rows(out).items()}
+    assert found == {
+        "GN": ("done", ""),
+        "BN": ("failed", "ValueError: no such thing"),
+        "BN*": ("failed", "its BN model, few_bn_b8_seed0, has failed"),
+        "SyncBN": ("missing", "not finished"),
+    }
+    assert f"bash '{out}/submit.sh' trains what is missing or has failed" in output
+    submit = (out / "submit.sh").read_text()
+    assert job.parent.name not in submit
+    assert model.name in submit
 
 
 @pytest.mark.parametrize(
