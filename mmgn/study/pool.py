@@ -63,7 +63,10 @@ def train_here(study: Study, cells: list[Cell], jobs: int, ended: Callable[[Cell
                 if blocked:
                     ended(cell, blocked)
                     continue
-                study.clear(cell)
+                if study.from_the_beginning:
+                    study.clear(cell)
+                else:
+                    study.record_settings(cell)
                 place_of[cell] = places.pop(0)
                 args = (place_of[cell], study.config(cell), study.folder(cell), threads)
                 running[cell] = context.Process(target=_train, args=args, name=cell.id)

@@ -13,7 +13,8 @@ from mmgn.compat import packages
 from mmgn.engine import launch, train_options
 from mmgn.engine.config import load_config, record_run
 from mmgn.engine.data import check_data
-from mmgn.study.record import LOG
+from mmgn.engine.hooks.last_validation import LastValidationHook
+from mmgn.study.record import LOG, STARTS
 
 # In the server that the cells' processes are forked from, once for all of them: a run's record asks for it, ...
 packages.owners_of("torch")
@@ -22,7 +23,9 @@ gc.freeze()
 
 
 def train_cell(config: Path, work_dir: Path, threads: int) -> None:
-    """Train a cell's config; run as a process's target, which exits with 1 where that fails.
+    """Train a cell's config, from its last checkpoint on if there is one.
+
+    Run as a process's target, which exits with 1 where that fails.
 
     Args:
         config: the cell's.
@@ -32,6 +35,8 @@ def train_cell(config: Path, work_dir: Path, threads: int) -> None:
     # Ctrl-C is for the study's process to act on.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with (work_dir / LOG).open("ab") as log:
+        log.write(f"{STARTS}\n".encode())
+        log.flush()
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
             os.dup2(log.fileno(), stream.fileno())
@@ -41,7 +46,11 @@ def train_cell(config: Path, work_dir: Path, threads: int) -> None:
         check_data(cfg, "train", "val")
         record_run(cfg)
         train_options.safe_checkpoints(cfg)
-        launch.build_runner(cfg).train()
+        if (work_dir / "last_checkpoint").is_file():
+            cfg.resume, cfg.load_from = True, None
+        runner = launch.build_runner(cfg)
+        runner.register_hook(LastValidationHook())
+        runner.train()
     except Exception:
         traceback.print_exc()
         raise SystemExit(1) from None
