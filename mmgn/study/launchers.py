@@ -54,7 +54,7 @@ def train_through_torchrun(
     """
     # The learning rate is that of --gpus processes.
     machines = ("NNODES", "NODE_RANK", "PET_NNODES", "PET_NODE_RANK")
-    alone = {name: value for name, value in os.environ.items() if name not in machines}
+    environ = {name: value for name, value in os.environ.items() if name not in machines}
     for cell in cells:
         blocked = study.blocked(cell)
         if blocked:
@@ -66,7 +66,7 @@ def train_through_torchrun(
             log.write(f"{STARTS}\n".encode())
             log.flush()
             process = subprocess.Popen(
-                [*command, *_train(study, cell, train)], stdout=log, stderr=log, env=alone, start_new_session=True
+                [*command, *_train(study, cell, train)], stdout=log, stderr=log, env=environ, start_new_session=True
             )
         try:
             exitcode = process.wait()

@@ -18,7 +18,7 @@ from mmgn.study.tasks import Task
 #: What a cell's process prints, in its folder.
 LOG = "log.txt"
 #: A line in the log before each try of a cell.
-STARTS = "=== the cell's training starts"
+STARTS = "=== training starts"
 #: What a cell's job has ended with, in its folder; not there while it runs, nor where Slurm has ended it.
 EXIT_STATUS = "exit_status"
 COLUMNS = (
