@@ -2,12 +2,14 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
 
 from mmgn.study.grid import Request
 from mmgn.study.record import COLUMNS
+from mmgn.study.table import write_summary
 from mmgn.study.tasks import NORMS, TASKS
 from mmgn.study.verdict import Difference, Statement
 
@@ -57,7 +59,18 @@ def test_columns_norms_and_verdicts_are_those_of_the_code():
     assert first_column("Verdict") == [Statement("", None, Difference(own)).verdict for own in values]
 
 
-def test_links_lead_somewhere_and_results_have_a_place():
+def test_links_lead_somewhere():
     for link in re.findall(r"\]\(([^)#]+)\)", TEXT):
         assert (PAGE.parent / link).exists(), link
-    assert TEXT.count("<!-- results -->") == 1
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_results_shown_are_what_their_csv_gives(task, tmp_path):
+    folder = PAGE.parent.parent / "benchmarks" / "results" / "study" / task
+    path = shutil.copy(folder / "study.csv", tmp_path)
+    assert write_summary(Path(path)).read_text() == (folder / "summary.md").read_text()
+    # Of the rows that the page shows, every one stands in a summary.
+    shown = [line for line in TEXT[TEXT.index("## Results") :].splitlines() if line.startswith("| ")]
+    assert shown
+    summaries = "".join(file.read_text() for file in folder.parent.glob("*/summary.md"))
+    assert [line for line in shown if line not in summaries] == []
