@@ -163,7 +163,10 @@ def test_all_flags_together(trained, call_tool, deterministic):
             [CONFIG, "--cfg-options", "val_evaluator.ann_file=nowhere.json"],
             ["'nowhere.json' (val_evaluator.ann_file) does not exist", "--cfg-options val_evaluator.ann_file=..."],
         ),
-        ([CONFIG, "--auto-scale-lr"], ["auto_scale_lr=dict(base_batch_size=...)"]),
+        (
+            [CONFIG, "--auto-scale-lr", "--cfg-options", "auto_scale_lr=None"],
+            ["auto_scale_lr=dict(base_batch_size=...)"],
+        ),
         ([CONFIG, "--compile", "turbo", "--work-dir", "w"], ["no backend 'turbo' of torch.compile here", "inductor"]),
         ([CONFIG, "--resume", "no.pth", "--work-dir", "w"], ["no checkpoint file", "no.pth"]),
     ],
