@@ -28,23 +28,23 @@ def parse_args() -> argparse.Namespace:
     add("--batch-sizes", type=_numbers, metavar="N,...", help="images per process and iteration")
     add("--groups", type=_numbers, metavar="G,...", help="also GN with these numbers of groups, at the largest batch")
     add("--channels-per-group", type=_numbers, metavar="N,...", help="also GN with these, at the largest batch")
-    add("--seeds", type=int, metavar="N", help="how often each cell is trained, with seeds from 0")
+    add("--seeds", type=int, metavar="N", help="number of seeds, 0 to N-1")
     names = sorted({name for task in TASKS.values() for name in task.makers})
     add(
         "--data",
         default="embedded",
         metavar="embedded|NAME|DIR",
-        help=f"all data that are made on the spot, one of them ({', '.join(names)}), or a folder with ImageNet, COCO "
-        "or ADE20K, ./NAME if it is called as one of them [embedded]",
+        help=f"all generated data sets, one of them ({', '.join(names)}), or a folder with ImageNet, COCO or ADE20K; "
+        "./NAME for a folder that is called like one of them [embedded]",
     )
     add("--out", type=Path, required=True, metavar="DIR", help="folder of the study")
-    add("--config", help="base config in the place of the task's: every norm FusedGN, and auto_scale_lr")
-    add("--epochs", type=int, metavar="N", help="budget in the place of the base config's; schedules are stretched")
-    add("--quick", action="store_true", help="a grid of a few minutes, unless told else")
-    add("--jobs", type=int, metavar="N", help="trainings beside each other [a core each; with a GPU, 1]")
+    add("--config", help="base config instead of the task's: every norm FusedGN, and auto_scale_lr")
+    add("--epochs", type=int, metavar="N", help="budget instead of the base config's; schedules are stretched")
+    add("--quick", action="store_true", help="defaults that finish in a few minutes")
+    add("--jobs", type=int, metavar="N", help="cells trained in parallel [a core each; with a GPU, 1]")
     add("--launcher", choices=["none", "pytorch", "slurm"], default="none")
     add("--gpus", type=int, default=1, metavar="N", help="processes of each training, with a launcher")
-    add("--partition", help="of Slurm")
+    add("--partition", help="Slurm partition")
     add("--dry-run", action="store_true", help="print the cells, and write Slurm's jobs; train nothing")
     return parser.parse_args()
 
@@ -57,7 +57,7 @@ def _numbers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in _words(text))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"whole numbers with commas between them, got {text!r}") from None
+        raise argparse.ArgumentTypeError(f"comma-separated integers, got {text!r}") from None
 
 
 def main() -> None:
@@ -78,7 +78,7 @@ def main() -> None:
                 print(f"{len(pending)} jobs: {write_jobs(study, pending, train, args.partition)} submits them")
             gather(study, pending)
         elif args.launcher == "none":
-            print(f"{jobs} trainings beside each other, {threads_of(jobs)} of {cores()} cores each")
+            print(f"{jobs} cells in parallel, {threads_of(jobs)} of {cores()} cores each")
         if args.dry_run:
             print(cell_table(study))
             return

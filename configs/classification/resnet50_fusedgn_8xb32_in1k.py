@@ -6,9 +6,8 @@ _base_ = [
 model = dict(backbone=dict(norm_cfg=_base_.fused_gn))
 
 # As mmpretrain's own tools have it.
-loader = dict(pin_memory=True, persistent_workers=True)
-train_dataloader = loader
-val_dataloader = loader
-test_dataloader = loader
+train_dataloader = dict(pin_memory=True, persistent_workers=True)
+val_dataloader = dict(pin_memory=True, persistent_workers=True)
+test_dataloader = dict(pin_memory=True, persistent_workers=True)
 
 auto_scale_lr = dict(enable=False)

@@ -69,14 +69,14 @@ class Request:
         ):
             twice = [value for value, count in Counter(values).items() if count > 1]
             if twice:
-                raise ValueError(f"{flag} has {twice[0]} more than once; leave it once")
+                raise ValueError(f"{flag} has {twice[0]} more than once; list it once")
             least = min((value for value in values if isinstance(value, int)), default=1)
             if least < 1:
-                raise ValueError(f"{flag}: numbers from 1 on, got {least}")
+                raise ValueError(f"{flag}: numbers must be positive, got {least}")
         if not (self.norms and self.batch_sizes):
             raise ValueError("--norms and --batch-sizes need at least one value each")
         if self.seeds < 1:
-            raise ValueError(f"--seeds is how many, at least 1, got {self.seeds}")
+            raise ValueError(f"--seeds must be at least 1, got {self.seeds}")
 
 
 def make_grid(request: Request, base: dict[str, int], own_pretraining: bool) -> list[Cell]:

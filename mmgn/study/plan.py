@@ -104,7 +104,7 @@ def _data(study: Study, names: tuple[str, ...]) -> dict[str, Path]:
         root = Path(study.options.data).resolve()
         if not root.is_dir():
             known = ", ".join(study.task.makers)
-            raise FileNotFoundError(f"--data: no folder {root}; data that are made on the spot are {known}")
+            raise FileNotFoundError(f"--data: no folder {root}; generated data sets are {known}")
         return {names[0]: root}
     folders = {name: study.options.out / "data" / name for name in names}
     for name, folder in folders.items():

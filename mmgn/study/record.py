@@ -137,7 +137,7 @@ def row(cell: Cell, outcome: Outcome, facts: Mapping[str, Any]) -> dict[str, Any
     metrics = {name: f"{value:.4f}" for name, value in (outcome.metrics or {}).items()}
     seconds = "" if outcome.seconds is None else f"{outcome.seconds:.1f}"
     trained = {}
-    # A sampler that sorts images, such as by their shape, leaves out more of them than is planned.
+    # A sampler of the config's own may make other batches than planned.
     if outcome.iterations is not None:
         trained = {"iterations": outcome.iterations, "images": outcome.iterations * facts["total_batch"]}
     return {

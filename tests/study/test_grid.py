@@ -61,9 +61,9 @@ def test_bn_frozen_brings_the_bn_that_it_starts_from():
         (dict(norms=("GN", "BN", "GN")), "--norms has GN more than once"),
         (dict(norms=()), "need at least one value"),
         (dict(batch_sizes=(8, 2, 8)), "--batch-sizes has 8 more than once"),
-        (dict(batch_sizes=(8, 0)), "--batch-sizes: numbers from 1 on, got 0"),
-        (dict(groups=(8, -1)), "--groups: numbers from 1 on, got -1"),
-        (dict(seeds=0), "--seeds is how many, at least 1, got 0"),
+        (dict(batch_sizes=(8, 0)), "--batch-sizes: numbers must be positive, got 0"),
+        (dict(groups=(8, -1)), "--groups: numbers must be positive, got -1"),
+        (dict(seeds=0), "--seeds must be at least 1, got 0"),
     ],
 )
 def test_what_makes_no_sense_is_refused(wrong, told):

@@ -260,7 +260,7 @@ def test_detection_of_the_users_starts_bn_frozen_from_torchvision(tmp_path):
     [
         (
             dict(data="no/such/folder"),
-            "--data: no folder .*/no/such/folder; data that are made on the spot are",
+            "--data: no folder .*/no/such/folder; generated data sets are",
         ),
         (dict(groups=(5,)), "--groups: 5 does not divide the 16 channels"),
         (dict(batch_sizes=(64,)), "64 x 1 is more than the 32 training images"),

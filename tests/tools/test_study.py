@@ -109,7 +109,7 @@ def test_a_grid_is_trained_and_told(grid):
     head = [line for line in (out / "study.csv").read_text().splitlines() if line.startswith("# ")]
     for line in ("# varied: norm (BN*, SyncBN, GN;", "# held: the learning rate by the linear rule", "# added: 1 cell"):
         assert any(told.startswith(line) for told in head), line
-    assert "2 trainings beside each other" in output
+    assert "2 cells in parallel" in output
     assert "7 done, 2 skipped" in output
     assert {path.name for path in out.glob("*.png")} == {"batch_sizes.png", "groups.png"}
     assert "SyncBN" in (out / "summary.md").read_text()
@@ -298,7 +298,7 @@ def test_what_a_job_has_trained_is_gathered(jobs, study, environment):
     ("args", "told"),
     [
         (["--norms", "BN,XN"], "unknown norm 'XN'; known are BN, BN*, SyncBN, GN, LN, IN"),
-        (["--batch-sizes", "8,x"], "whole numbers with commas between them, got '8,x'"),
+        (["--batch-sizes", "8,x"], "comma-separated integers, got '8,x'"),
         (["--groups", "3"], "--groups: 3 does not divide the 16 channels"),
         (["--jobs", "0"], "--jobs and --gpus must be at least 1, got 0 and 1"),
         (["--data", "nowhere"], "nowhere"),
