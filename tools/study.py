@@ -72,7 +72,7 @@ def main() -> None:
         study.survey()
         print(*study.head, sep="\n", flush=True)
         train = Path(__file__).with_name("train.py").resolve()
-        pending = study.in_order([cell for cell in study.cells if cell not in study.outcomes])
+        pending = study.pending()
         if args.launcher == "slurm":
             with alone(study):
                 print(f"{len(pending)} jobs: {write_jobs(study, pending, train, args.partition)} submits them")

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -56,14 +57,14 @@ def run(study: Study, jobs: int, train: Path) -> bool:
     Raises:
         ValueError: another process is at work in the study's folder.
     """
-    pending = study.in_order([cell for cell in study.cells if cell not in study.outcomes])
+    pending, ended = study.pending(), partial(_ended, study)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with alone(study):
             if study.options.launcher == "none":
-                train_here(study, pending, jobs, lambda *ended: _ended(study, *ended))
+                train_here(study, pending, jobs, ended)
             elif study.options.launcher == "pytorch":
-                train_through_torchrun(study, pending, train, lambda *ended: _ended(study, *ended))
+                train_through_torchrun(study, pending, train, ended)
     except KeyboardInterrupt:
         return False
     finally:

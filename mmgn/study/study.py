@@ -117,6 +117,10 @@ class Study:
         first = {self.waits_for(cell) for cell in self.cells}
         return sorted(cells, key=lambda cell: (cell not in first, cell.batch_size))
 
+    def pending(self) -> list[Cell]:
+        """Return the cells that have no outcome, in the order to train them."""
+        return self.in_order([cell for cell in self.cells if cell not in self.outcomes])
+
     def survey(self) -> None:
         """Find out which cells are finished and which cannot be trained here.
 
