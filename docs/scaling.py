@@ -1,10 +1,11 @@
 """Write the tables of docs/scaling.md anew from benchmarks/results/scale_*.json: python docs/scaling.py."""
 
 import json
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from tables import fill, table
 
 PAGE = Path(__file__).with_name("scaling.md")
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
@@ -34,7 +35,7 @@ def annotations(report: dict[str, Any]) -> str:
         rounded = [f"{figure:.0f}" for figure in figures]
         rows.append([file, row["dataset"], f"{row['cpu_seconds']:.1f}", *rounded, row["runs"]])
     head = ["File", "Data set", "Load, CPU s", "Peak, MiB", "A rank keeps, MiB", f"{RANKS} ranks keep, MiB (computed)"]
-    return _table([*head, "A worker's own, MiB", "Reading an item, µs", "Runs"], rows)
+    return table([*head, "A worker's own, MiB", "Reading an item, µs", "Runs"], rows)
 
 
 def evaluation(report: dict[str, Any]) -> str:
@@ -50,7 +51,7 @@ def evaluation(report: dict[str, Any]) -> str:
         ]
         for row in sorted(report["rows"], key=lambda row: (row["images"], row["engine"] == "mmgn"))
     ]
-    return _table(["Images", "Engine", "CPU s", "Peak, MiB", "mAP", "Runs"], rows)
+    return table(["Images", "Engine", "CPU s", "Peak, MiB", "mAP", "Runs"], rows)
 
 
 def collecting(report: dict[str, Any]) -> str:
@@ -62,7 +63,7 @@ def collecting(report: dict[str, Any]) -> str:
         for images in (5_000, 20_000, 118_287)
     ]
     said = f"Measured: {kilobytes:.1f} kB and {found['rank0_cpu_ms_per_image']:.2f} ms of rank 0's CPU an image."
-    return said + "\n\n" + _table(["Images", "Files, GB (computed)", "Rank 0, CPU s (computed)"], rows)
+    return said + "\n\n" + table(["Images", "Files, GB (computed)", "Rank 0, CPU s (computed)"], rows)
 
 
 def sent(report: dict[str, Any]) -> str:
@@ -80,7 +81,7 @@ def sent(report: dict[str, Any]) -> str:
         for model in report["models"]
     ]
     head = ["Model", "Trained parameters", "Gradients, MB", "DDP's buckets", "Sent by group norm, MB"]
-    return _table([*head, "SyncBN's collectives", "Their MB"], rows)
+    return table([*head, "SyncBN's collectives", "Their MB"], rows)
 
 
 def communication(report: dict[str, Any]) -> str:
@@ -93,7 +94,7 @@ def communication(report: dict[str, Any]) -> str:
         figures = [f"{row[key]:.1f}" for row in of_models for key in ("gradients_ms", "syncbn_ms")]
         rows.append([link, f"{machines} x 8", *figures])
     head = [f"{model}: {what}, ms" for model in models for what in ("gradients", "SyncBN adds")]
-    return _table(["Interconnect (nominal)", "GPUs", *head], rows)
+    return table(["Interconnect (nominal)", "GPUs", *head], rows)
 
 
 def loader(report: dict[str, Any]) -> str:
@@ -111,7 +112,7 @@ def loader(report: dict[str, Any]) -> str:
         for row in report["rows"]
     ]
     head = ["Masks", "Worker, ms an image", "Images/s per core", "Training process, ms an image"]
-    return _table([*head, *(step.removesuffix("_ms") for step in steps), "Mask targets, ms an image"], rows)
+    return table([*head, *(step.removesuffix("_ms") for step in steps), "Mask targets, ms an image"], rows)
 
 
 def cores(report: dict[str, Any]) -> str:
@@ -120,7 +121,7 @@ def cores(report: dict[str, Any]) -> str:
     for rate in RATES:
         by_masks = [(rate * row["worker_ms"] / 1e3, rate * row["training_process_ms"] / 1e3) for row in report["rows"]]
         rows.append([rate, *(f"{workers:.2f} + {main:.2f}" for workers, main in by_masks)])
-    return _table(
+    return table(
         ["Images/s of a GPU", *(f"{row['masks']}: workers + training process" for row in report["rows"])], rows
     )
 
@@ -139,18 +140,8 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
 
 def render(page: str) -> str:
     """Return the page with every table as the results have it now."""
-    for name, (source, make) in TABLES.items():
-        table = make(json.loads((RESULTS / f"{source}.json").read_text()))
-        between = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        if len(between.findall(page)) != 1:
-            raise ValueError(f"{PAGE} must have one place '<!-- {name} --> ... <!-- end -->'")
-        page = between.sub(lambda place, table=table: f"{place[1]}\n{table}\n{place[2]}", page)
-    return page
-
-
-def _table(head: list[str], rows: Iterable[Iterable[Any]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join("| " + " | ".join(map(str, line)) + " |\n" for line in lines)
+    made = {name: make(json.loads((RESULTS / f"{file}.json").read_text())) for name, (file, make) in TABLES.items()}
+    return fill(PAGE, page, made)
 
 
 def _count(number: int) -> str:

@@ -1,4 +1,6 @@
+import datetime
 import importlib.util
+import json
 import os
 import signal
 import sys
@@ -21,6 +23,40 @@ os.environ.pop("MMDET_DATASETS", None)
 def interruptible():
     """Let what the tests start be interrupted: a shell's background jobs, and their children, ignore SIGINT."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--figures", type=Path, metavar="DIR", help="write the figures that tests find into DIR, as NAME.json"
+    )
+
+
+@pytest.fixture
+def figures(request):
+    """Keep what a test has found, as rows of a table of docs/reliability.md, if --figures asks for it."""
+
+    def keep(name, what, rows):
+        folder = request.config.getoption("--figures")
+        print(what, *rows, sep="\n")
+        if folder is None:
+            return
+        from mmgn.compat import environment
+
+        found = environment.collect()
+        path = request.node.path.relative_to(request.config.rootpath)
+        report = {
+            "what": what,
+            "date": datetime.date.today().isoformat(),
+            "cpu": found["system"]["cpu"],
+            "cores": os.cpu_count(),
+            "versions": {"python": sys.version.split()[0], "torch": torch.__version__},
+            "command": f"python -m pytest -m soak --figures DIR {path}",
+            "rows": rows,
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.json").write_text(json.dumps(report, indent=2) + "\n")
+
+    return keep
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """docs/scaling.md says what the results say."""
 
-import importlib.util
+import importlib
 import re
 from pathlib import Path
 
@@ -11,10 +11,9 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def scaling():
-    spec = importlib.util.spec_from_file_location("docs_scaling", ROOT / "docs/scaling.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "docs")
+        return importlib.import_module("scaling")
 
 
 def test_tables_are_those_of_the_results(scaling):
