@@ -82,6 +82,16 @@ def test_files_elsewhere_are_not_opened(coco, write, tmp_path):
         assert found.counts == {"unsafe_file_name": 1}
 
 
+@pytest.mark.parametrize("name", ["\x1b[2J.jpg", "\x9e.jpg", "a" * 300 + ".jpg"], ids=["escape", "c1", "long"])
+def test_names_of_files_are_told_as_a_terminal_can_show_them(name, coco, write):
+    ann_file, img_dir = write(coco)
+    coco["images"][0]["file_name"] = name
+    ann_file.write_text(json.dumps(coco))
+    lines = check_dataset(ann_file, img_dir).text().splitlines()
+    assert len(lines) > 8
+    assert all(line.isprintable() and len(line) < 400 for line in lines)
+
+
 def test_a_decompression_bomb_is_not_unpacked(coco, write):
     ann_file, img_dir = write(coco)
     bomb = (img_dir / "1.jpg").with_suffix(".png")

@@ -124,6 +124,11 @@ def show(value: Any) -> str:
     return _SHORT.repr(value)
 
 
+def printable(text: str, limit: int = 200) -> str:
+    """Return a text that may quote what is untrusted, such as an error's, as part of a printable line."""
+    return repr(text)[1:-1][:limit]
+
+
 def _figure(value: Any) -> str:
     if isinstance(value, dict):
         shown = sorted(value.items(), key=lambda item: -item[1])

@@ -14,7 +14,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from mmgn.datasets.check.findings import Findings, show
+from mmgn.datasets.check.findings import Findings, printable, show
 
 # Files a thread takes at a time.
 _BATCH = 64
@@ -73,19 +73,19 @@ def _defect(image: dict[str, Any], root: Path, decode: bool) -> tuple[str, str] 
     try:
         # A pipe would keep us waiting for ever.
         if not stat.S_ISREG(path.stat().st_mode):
-            return "unreadable_image", f"{path} is no regular file"
+            return "unreadable_image", f"no regular file in {root}"
         with Image.open(path) as opened:
             size = _size_as_loaded(opened)
             if decode or not _ends_well(path, opened.format):
                 try:
                     opened.load()
                 except (OSError, SyntaxError) as error:
-                    return "truncated_image", f"{error}"
+                    return "truncated_image", printable(str(error))
     except FileNotFoundError:
-        return "missing_image", f"no {path}"
+        return "missing_image", f"no such file in {root}"
     # Decoders raise what they like at files that are none.
     except Exception as error:
-        return "unreadable_image", f"{type(error).__name__}: {error}"
+        return "unreadable_image", printable(f"{type(error).__name__}: {error}")
     annotated = image["width"], image["height"]
     if size != annotated:
         turned = " (the sides are swapped)" if size == annotated[::-1] else ""
