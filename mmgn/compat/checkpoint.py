@@ -37,8 +37,13 @@ _ASTRAY = (
     AttributeError,
     AssertionError,
     OSError,
+    RuntimeError,
+    ArithmeticError,
+    MemoryError,
     struct.error,
 )
+# RuntimeErrors of torch that tell of a GPU, its memory included; memory of the host a broken file asks for at will.
+_MACHINE = re.compile(r"\b(CUDA|HIP|MPS|NPU)\b")
 
 
 class CheckpointError(RuntimeError):
@@ -213,7 +218,8 @@ def _cause(path: Path | None, error: Exception) -> str | None:
             f"{asks}Do not use the file unless that is a class you know and trust: then allow it with "
             f"torch.serialization.add_safe_globals([{refused[1]}]) before loading"
         )
-    if isinstance(error, _UNREADABLE if path is None else _ASTRAY) or _DAMAGED.search(text):
+    astray = path is not None and isinstance(error, _ASTRAY) and not _MACHINE.search(text)
+    if astray or isinstance(error, _UNREADABLE) or _DAMAGED.search(text):
         says = _UNPICKLER_SAYS.search(text)
         return f"it cannot be read ({type(error).__name__}: {says[1] if says else text.partition('. ')[0]})"
     return None

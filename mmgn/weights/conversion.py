@@ -50,7 +50,8 @@ def convert(
     found, detector = _recognize(state, source)
     blocks = count_blocks(state, LAYOUTS[found], detector=detector)
     names = _reading(found, blocks, detector)
-    known = {key: value for key, value in state.items() if key in names and isinstance(value, Tensor)}
+    # A number by a weight's name is none.
+    known = {k: value for k, value in state.items() if k in names and isinstance(value, Tensor) and value.ndim}
     ours = {names[key]: value for key, value in known.items()}
     if len(ours) < len(known):
         raise ValueError("some weights are there twice, under two spellings (gn and bn, _mask and _[mask]).")

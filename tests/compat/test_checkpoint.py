@@ -9,6 +9,7 @@ import sys
 import tarfile
 import threading
 import types
+import zipfile
 from collections import Counter, OrderedDict
 from fractions import Fraction
 from functools import partial
@@ -483,3 +484,13 @@ def test_resumed_in_a_fresh_process_ends_where_uninterrupted_training_does(tmp_p
 
 if __name__ == "__main__":
     train(Path(sys.argv[1]), Path(sys.argv[2]))
+
+
+def test_an_archive_whose_parts_do_not_fit_is_damaged(tmp_path):
+    torch.save({"weight": torch.ones(4)}, tmp_path / "whole.pth")
+    with zipfile.ZipFile(tmp_path / "whole.pth") as whole, zipfile.ZipFile(tmp_path / "broken.pth", "w") as broken:
+        for name in whole.namelist():
+            # A byte too few.
+            broken.writestr(name, whole.read(name)[: -1 if name.endswith("data/0") else None])
+    with pytest.raises(CheckpointError, match=r"broken\.pth \(\d+ bytes\): it cannot be read .*record size"):
+        load(str(tmp_path / "broken.pth"))

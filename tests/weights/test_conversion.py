@@ -104,6 +104,13 @@ def test_heads_that_fit_no_number_of_classes_are_refused(zoo):
         convert(state)
 
 
+def test_a_number_by_a_weights_name_is_no_weight(zoo):
+    state = tensors(zoo.detectron(detector=True)) | {"cls_score_w": torch.tensor(1.0)}
+    ours, report = convert(state)
+    assert "roi_head.bbox_head.fc_cls.weight" not in ours
+    assert report.unmatched == ["cls_score_w"]
+
+
 @pytest.mark.parametrize("classes", [1, 3])
 @pytest.mark.parametrize("to", ["detectron", "detectron2", "mmdet"])
 def test_a_detector_goes_there_and_back_unchanged(build, model, zoo, to, classes):
