@@ -46,9 +46,17 @@ def check_norm_types(model: Any) -> None:
         ValueError: a norm that no registry knows.
     """
     for place, norm in _norm_types(model, "model"):
-        if MODELS.get(norm) is None:
-            known = ", ".join(name for name in _NORM_TYPES if MODELS.get(name) is not None)
+        if not _is_registered(norm):
+            known = ", ".join(filter(_is_registered, _NORM_TYPES))
             raise ValueError(f"{place}: unknown norm {norm!r}; known are {known}.")
+
+
+def _is_registered(name: str) -> bool:
+    try:
+        return MODELS.get(name) is not None
+    # Of '', say, or of a module's that there is not.
+    except Exception:
+        return False
 
 
 def takes(cfg: Config, part: Any, argument: str) -> bool:

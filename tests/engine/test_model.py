@@ -14,5 +14,8 @@ def test_a_model_that_cannot_be_built():
         build_model(Config(dict(lr=1)))
     with pytest.raises(ValueError, match=r"model.norm_cfg: unknown norm 'FusdGN'; known are FusedGN, GN, BN, SyncBN"):
         build_model(resnet(type="FusdGN"))
+    for unknown in ("", "mmdet.FusdGN"):
+        with pytest.raises(ValueError, match=f"unknown norm '{unknown}'; known are FusedGN"):
+            build_model(resnet(type=unknown))
     with pytest.raises(ValueError, match=r"cannot be built: .*use num_groups in"):
         build_model(resnet(type="FusedGN", num_groups=5))

@@ -7,6 +7,15 @@ from mmgn.engine.norm_swap.decay import no_decay
 from mmgn.engine.norm_swap.request import SwapRequest
 from mmgn.models.converted import NORM_CONVERTED
 
+# What is added to, and of what type mmengine takes it.
+_TYPES: dict[str, tuple[type, ...]] = {
+    "optim_wrapper.optimizer": (dict,),
+    "optim_wrapper.paramwise_cfg": (dict,),
+    "optim_wrapper.paramwise_cfg.custom_keys": (dict,),
+    "custom_imports": (dict,),
+    "custom_hooks": (list, tuple),
+}
+
 
 def train_settings(
     cfg: dict[str, Any], request: SwapRequest, norms: Iterable[str], parameters: Iterable[str]
@@ -18,7 +27,11 @@ def train_settings(
         request: what was asked for.
         norms: names of the model's new norms.
         parameters: names of all its parameters.
+
+    Raises:
+        ValueError: a setting that would be added to is of a type that mmengine does not take.
     """
+    _check_types(cfg)
     said = no_decay(cfg, norms, parameters)
     if request.scratch:
         if cfg.get("load_from"):
@@ -44,3 +57,18 @@ def train_settings(
     if fused and not any(str(hook.get("type")).endswith("FuseGNHook") for hook in hooks):
         cfg["custom_hooks"] = [*hooks, {"type": "FuseGNHook"}]
     return said
+
+
+def _check_types(cfg: dict[str, Any]) -> None:
+    for name, kinds in _TYPES.items():
+        value: Any = cfg
+        for key in name.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        if value is None:
+            continue
+        if not isinstance(value, kinds):
+            raise ValueError(f"{name} must be a {' or '.join(kind.__name__ for kind in kinds)}, got {value!r:.80}.")
+        entries = {"custom_hooks": value, "custom_keys": value.values() if isinstance(value, dict) else ()}
+        wrong = [entry for entry in entries.get(name.rpartition(".")[2], ()) if not isinstance(entry, dict)]
+        if wrong:
+            raise ValueError(f"{name} must have dicts in it, got {wrong[0]!r:.80}.")

@@ -1,3 +1,5 @@
+import pytest
+
 from mmgn.engine.norm_swap.request import SwapRequest
 from mmgn.engine.norm_swap.settings import train_settings
 
@@ -57,3 +59,22 @@ def test_a_checkpoint_of_the_old_model():
     cfg, (said,) = settings(SwapRequest(scratch=True), load_from="old.pth")
     assert cfg["load_from"] is None
     assert "73 epochs" in said
+
+
+@pytest.mark.parametrize(
+    "cfg, said",
+    [
+        ({"optim_wrapper": {"optimizer": [SGD]}}, r"optim_wrapper\.optimizer must be a dict, got \[\{'type': 'SGD'"),
+        ({"optim_wrapper": {"optimizer": SGD, "paramwise_cfg": 0.1}}, r"paramwise_cfg must be a dict, got 0\.1"),
+        (
+            {"optim_wrapper": {"optimizer": SGD, "paramwise_cfg": {"custom_keys": {"bn": 0.0}}}},
+            r"custom_keys must have dicts in it, got 0\.0",
+        ),
+        ({"custom_imports": ["mmgn"]}, r"custom_imports must be a dict, got \['mmgn'\]"),
+        ({"custom_hooks": {"type": "EMAHook"}}, r"custom_hooks must be a list or tuple, got \{'type': 'EMAHook'\}"),
+        ({"custom_hooks": ["EMAHook"]}, r"custom_hooks must have dicts in it, got 'EMAHook'"),
+    ],
+)
+def test_settings_of_another_type_are_refused(cfg, said):
+    with pytest.raises(ValueError, match=said):
+        settings(**cfg)
