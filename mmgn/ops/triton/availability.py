@@ -16,6 +16,8 @@ MIN_TRITON = (3, 3)
 MIN_CAPABILITY = (7, 0)
 #: Elements of a channel that its 32-bit places can count, with room for a block beyond the end.
 MAX_SPATIAL = 2**30
+#: Programs of a launch, of which every sample has one or more.
+MAX_PROGRAMS = 2**31 - 1
 
 
 def refusal(x: Tensor) -> str | None:
@@ -24,6 +26,8 @@ def refusal(x: Tensor) -> str | None:
         return f"the kernels take float16, bfloat16 and float32, not {x.dtype}"
     if x.shape[2:].numel() > MAX_SPATIAL:
         return f"the kernels take at most {MAX_SPATIAL} elements per channel, not {x.shape[2:].numel()}"
+    if x.shape[0] > MAX_PROGRAMS:
+        return f"the kernels take at most {MAX_PROGRAMS} samples, not {x.shape[0]}"
     return device_refusal(x.device.type, x.device.index)
 
 

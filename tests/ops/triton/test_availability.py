@@ -43,6 +43,13 @@ def refused(x=X):
     return str(error.value)
 
 
+@pytest.mark.parametrize(
+    "shape, limit", [((2**31, 4), "at most 2147483647 samples"), ((1, 4, 2**30 + 1), "at most 1073741824 elements per")]
+)
+def test_more_than_a_grid_or_its_places_can_count(shape, limit):
+    assert limit in refused(torch.empty(shape, device="meta"))
+
+
 def test_a_cpu_tensor_without_the_interpreter():
     out = python(
         "import torch, mmgn\n"
