@@ -14,10 +14,11 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import torch
 from torch import serialization
+
+from mmgn.compat import download
 
 _FORCE, _FORCE_NO = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
@@ -78,6 +79,7 @@ def install() -> None:
     if hasattr(checkpoint, "_safe_torch_load"):
         # OneDL's mmengine allows the real getattr here and, where that does not do, loads again unsafely.
         checkpoint._safe_torch_load = functools.partial(torch.load, weights_only=True)
+    checkpoint.load_url = download.checked(checkpoint.load_url)
     # The one door for all schemes, those that users register too. Behind it the switch overrides even an
     # explicit opt-out, such as torch.hub's load_url makes.
     loader = checkpoint.CheckpointLoader
@@ -176,6 +178,8 @@ def _guarded(load: Callable[..., Any], load_from_local: Callable[..., Any]) -> C
             if not local:
                 raise
             raise CheckpointNotFoundError(_missing(filename)) from error
+        except download.HashError as error:
+            raise CheckpointError(f"cannot load the checkpoint {filename}: {error}.") from error
         except Exception as error:
             path = Path(filename).expanduser() if local else _cached(filename)
             cause = _cause(path, error)
@@ -234,7 +238,7 @@ def _foreign(path: Path) -> str | None:
 
 def _cached(filename: str) -> Path | None:
     """Where torch.hub keeps the download of an http(s) checkpoint, if it is there."""
-    path = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(filename).path).name)
+    path = download.cached(filename)
     return path if filename.startswith(("http://", "https://")) and path.is_file() else None
 
 
