@@ -5,9 +5,11 @@ torch. From 2.6 on, mmengine's own checkpoints are refused for what its message 
 """
 
 import functools
+import itertools
 import os
 import pickle
 import re
+import struct
 import tarfile
 import threading
 import zipfile
@@ -94,6 +96,29 @@ def active() -> bool:
     return CheckpointLoader.load_checkpoint.__module__ == __name__
 
 
+def damage(path: str | Path) -> str | None:
+    """Return why a local checkpoint file cannot be loaded; None where it is whole.
+
+    Reads it once, for the checksums of an archive's records, and keeps none of its tensors in memory. A folder, such
+    as DeepSpeed's checkpoints are, is not looked into.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        return None
+    try:
+        cause = _foreign(path) or _flipped(path)
+        if cause is None:
+            allow_mmengine()
+            with _WEIGHTS_ONLY:
+                # torch maps archives alone.
+                torch.load(path, map_location="cpu", weights_only=True, mmap=_is_archive(path))
+    except FileNotFoundError:
+        return "it does not exist"
+    except Exception as error:
+        return _cause(path, error) or f"it cannot be read ({type(error).__name__}: {error})"
+    return cause
+
+
 def allow_mmengine() -> None:
     """Put what mmengine stores on torch's allow-list, none of which runs code or reaches into modules."""
     known = serialization.get_safe_globals()
@@ -171,6 +196,10 @@ def _guarded(load: Callable[..., Any], load_from_local: Callable[..., Any]) -> C
         # Before every load, as leaving anybody's `with safe_globals([...])` takes its items off for all.
         allow_mmengine()
         local = cls._get_checkpoint_loader(filename) is load_from_local
+        path = Path(filename).expanduser() if local else _cached(filename)
+        flipped = _flipped(path) if path is not None and path.is_file() else None
+        if flipped is not None:
+            raise CheckpointError(_describe(filename, path, local, flipped))
         try:
             with _WEIGHTS_ONLY:
                 return load(cls, filename, map_location, logger)
@@ -229,11 +258,40 @@ def _foreign(path: Path) -> str | None:
         return "it is a Git LFS pointer, not the file itself, which `git lfs pull` brings"
     if head.lstrip().startswith(b"<"):
         return "it is a web page, probably a login or error page that answered a download"
-    if head.startswith(b"PK") and not zipfile.is_zipfile(path):
+    if head.startswith(b"PK") and not _is_archive(path):
         return "it is truncated: the end of the archive is missing, so saving or copying it was cut off"
     if not head.startswith((b"PK", b"\x80")) and not tarfile.is_tarfile(path):
         return f"it is not a checkpoint: it begins with {head[:16]!r}"
     return None
+
+
+def _is_archive(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:
+        # Of one whose directory is damaged.
+        return True
+
+
+def _flipped(path: Path) -> str | None:
+    """Tell an archive whose content has changed since it was saved: torch.load looks at no checksum."""
+    if not _is_archive(path):
+        return None
+    try:
+        with zipfile.ZipFile(path) as archive:
+            records = archive.infolist()
+            size = sum(record.file_size for record in records)
+            # torch.save compresses nothing; what does may be a bomb.
+            if size > path.stat().st_size:
+                return f"its records claim to hold {size} bytes, more than the file has"
+            # None are written under torch.serialization.set_crc32_options(False).
+            flipped = archive.testzip() if any(record.CRC for record in records) else None
+    # What a flipped bit leads zipfile to raise is not limited to BadZipFile.
+    except Exception as error:
+        return f"its archive is damaged ({error})"
+    if flipped is None:
+        return None
+    return f"the checksum of its record {flipped!r} is wrong, so its content has changed since it was saved"
 
 
 def _cached(filename: str) -> Path | None:
@@ -264,5 +322,6 @@ def _missing(filename: str) -> str:
 def _others(path: Path) -> str:
     folder = path if path.is_dir() else path.parent
     newest = sorted(folder.glob("*.pth"), key=lambda p: p.stat().st_mtime, reverse=True)
-    whole = [p.name for p in newest if p != path and zipfile.is_zipfile(p)]
-    return f" Complete in {folder}, newest first: {', '.join(whole[:5])}." if whole else ""
+    whole = (p.name for p in newest if p != path and _is_archive(p) and _flipped(p) is None)
+    names = ", ".join(itertools.islice(whole, 5))
+    return f" Complete in {folder}, newest first: {names}." if names else ""

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import random
 import subprocess
 import sys
 import tarfile
@@ -357,6 +358,67 @@ def test_broken_file_is_described_and_left_alone(kind, tmp_path):
     assert caught.value.__cause__ is not None
     assert {p.name for p in tmp_path.iterdir()} == {"epoch_1.pth", "epoch_2.pth", "epoch_3.pth"}
     assert path.read_bytes() == content
+
+
+def flipped(content, bit):
+    return b"".join((content[: bit // 8], bytes([content[bit // 8] ^ 1 << bit % 8]), content[bit // 8 + 1 :]))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_flipped_bit_is_taken_for_a_weight(seed, tmp_path):
+    path, pick = tmp_path / "x.pth", random.Random(seed)
+    weights = {"w": torch.randn(500), "b": torch.randn(3)}
+    torch.save({"state_dict": weights, "history": HistoryBuffer([1.0], [1])}, path)
+    whole = path.read_bytes()
+    assert checkpoint.damage(path) is None
+    # In the weights, which torch.load itself does not look at, the directory, and anywhere.
+    at = whole.index(weights["w"].numpy().tobytes())
+    places = [(at, at + 2000), (len(whole) - 1000, len(whole)), (0, len(whole))]
+    for bit in (pick.randrange(8 * start, 8 * stop) for start, stop in places for _ in range(20)):
+        path.write_bytes(flipped(whole, bit))
+        why = checkpoint.damage(path)
+        try:
+            loaded = load(str(path))
+        except CheckpointError as error:
+            assert why and why in str(error) and "\n" not in str(error), bit
+        else:
+            # In what is between the records.
+            assert why is None and not at <= bit // 8 < at + 2000, bit
+            assert plain(loaded["state_dict"]) == plain(weights)
+
+
+@pytest.mark.parametrize("write", [{}, LEGACY])
+def test_damage_is_told_of_every_file_that_does_not_load(write, tmp_path):
+    path, pick = tmp_path / "x.pth", random.Random(0)
+    whole = checkpoint_bytes(**write)
+    path.write_bytes(whole)
+    assert checkpoint.damage(path) is None and checkpoint.damage(tmp_path) is None
+    for length in (0, 1, 4, len(whole) - 1, *(pick.randrange(len(whole)) for _ in range(20))):
+        path.write_bytes(whole[:length])
+        assert checkpoint.damage(str(path)), length
+    assert checkpoint.damage(tmp_path / "none.pth") == "it does not exist"
+    torch.save({"x": Path("a")}, path)
+    assert "asks for pathlib" in checkpoint.damage(path)
+
+
+def test_archive_without_checksums_loads(tmp_path):
+    if not hasattr(torch.serialization, "set_crc32_options"):
+        pytest.skip("torch.serialization.set_crc32_options came with torch 2.6")
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"w": torch.ones(2)}, tmp_path / "x.pth")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert torch.equal(load(str(tmp_path / "x.pth"))["w"], torch.ones(2))
+
+
+def test_archive_that_claims_more_than_it_holds_is_not_unpacked(tmp_path):
+    path = tmp_path / "x.pth"
+    torch.save({"w": torch.ones(2)}, path)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x/data/1", bytes(2**24))
+    with pytest.raises(CheckpointError, match="more than the file has"):
+        load(str(path))
 
 
 def test_page_kept_as_a_download_is_named(serve, tmp_path):
