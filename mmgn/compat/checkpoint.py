@@ -9,7 +9,6 @@ import itertools
 import os
 import pickle
 import re
-import struct
 import tarfile
 import threading
 import zipfile
