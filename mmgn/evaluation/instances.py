@@ -1,5 +1,6 @@
 """COCO annotations and results as arrays, checked on the way."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -81,8 +82,9 @@ def read_objects(truth: dict[str, Any], iou_type: str, image_ids: Sequence[Any],
                 for entry in entries
             ]
         # What pybind11 and the library make of other types and broken text.
-        except RuntimeError as error:
+        except (RuntimeError, LookupError, TypeError, ValueError) as error:
             raise ValueError(f"annotations have masks that cannot be read ({error})") from error
+        _require_decodable(shapes, [f"id {entry['id']}" for entry in entries], "annotations")
     else:
         shapes = _boxes(entries, "annotations")
     return Instances(
@@ -113,7 +115,7 @@ def read_detections(
     shapes: Any
     if iou_type == "segm":
         shapes = [entry["segmentation"] for entry in entries]
-        _require_decodable(shapes, kept)
+        _require_decodable(shapes, [f"number {number}" for number in kept], "results")
         # Small, medium and large go by the mask, whatever box comes with it.
         area = np.asarray(require("mask").area(shapes), dtype=float) if shapes else np.zeros(0)
     else:
@@ -173,18 +175,25 @@ def _boxes(entries: Sequence[dict[str, Any]], what: str) -> np.ndarray:
         raise ValueError(f"{what} have boxes that are not four numbers") from error
 
 
-def _require_decodable(masks: Sequence[dict[str, Any]], numbers: Sequence[int]) -> None:
-    """Raise ValueError unless masks are in COCO's compression and within their size: the library trusts them."""
-    counts = [mask["counts"] for mask in masks]
-    texts = [text.decode("latin-1") if isinstance(text, bytes) else text for text in counts]
-    # No list of run lengths either: pycocotools refuses them in results.
-    sums = sum_runs([text if isinstance(text, str) else "" for text in texts])
-    areas = np.array([mask["size"] for mask in masks], dtype=np.int64).reshape(-1, 2).prod(axis=1)
-    broken = np.flatnonzero((sums < 0) | (sums > areas))
-    if len(broken):
+def _require_decodable(masks: Sequence[Any], names: Sequence[str], what: str) -> None:
+    """Raise ValueError unless masks are in COCO's compression and of their size's pixels: the library trusts them.
+
+    Of two masks that end at different pixels it would look for the end of the shorter one for ever.
+    """
+    texts, areas = [], []
+    for mask in masks:
+        counts, size = (mask.get("counts"), mask.get("size")) if isinstance(mask, dict) else (None, None)
+        text = counts.decode("latin-1") if isinstance(counts, bytes) else counts
+        sized = isinstance(size, (list, tuple)) and len(size) == 2 and all(type(n) is int and 0 < n for n in size)
+        # No list of run lengths either: pycocotools refuses them in results.
+        texts.append(text if sized and isinstance(text, str) else "")
+        areas.append(math.prod(size) if sized else 0)
+    sums = sum_runs(texts)
+    broken = [number for number, area in enumerate(areas) if area != sums[number]]
+    if broken:
         raise ValueError(
-            f"{len(broken)} of {len(masks)} results have masks whose counts are not COCO's compressed run lengths, or "
-            f"more pixels than the mask's size (first: number {numbers[broken[0]]})"
+            f"{len(broken)} of {len(masks)} {what} have masks whose counts are not COCO's compressed run lengths, or of "
+            f"other than the mask's size (first: {names[broken[0]]})"
         )
 
 

@@ -161,6 +161,11 @@ def test_masks_are_needed_to_judge_masks(coco):
         (1, {"bbox": [1, 2, 3]}, "bbox", "results have boxes that are not four numbers"),
         (0, {"segmentation": ["a"]}, "segm", "annotations have masks that cannot be read"),
         (1, {"segmentation": {"size": [160, 160], "counts": [0, 25600]}}, "segm", r"1 of \d+ .*\(first: number 0\)"),
+        # Masks that end before their size would have the library compare them for ever.
+        (1, {"segmentation": {"size": [160, 160], "counts": "1X3"}}, "segm", r"1 of \d+ results have masks .* size"),
+        (0, {"segmentation": {"size": [160, 160], "counts": "1X3"}}, "segm", r"1 of \d+ annotations have masks .* size"),
+        (0, {"segmentation": {"size": [160, 160], "counts": [7, 8]}}, "segm", r"1 of \d+ annotations have masks .* size"),
+        (0, {"segmentation": {"counts": "1X3"}}, "segm", "annotations have masks that cannot be read"),
     ],
 )
 def test_the_side_that_is_broken_is_named(coco, side, entry, iou_type, told):
