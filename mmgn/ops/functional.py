@@ -176,9 +176,11 @@ def _native(
 ) -> Tensor:
     # torch.group_norm, not F.group_norm: the latter refuses a single value per group, which a
     # 1x1 feature map of one RoI has.
-    y = torch.group_norm(x, num_groups, _as_native(weight, x), _as_native(bias, x), eps, torch.backends.cudnn.enabled)
+    y = torch.group_norm(
+        _as_rows(x), num_groups, _as_native(weight, x), _as_native(bias, x), eps, torch.backends.cudnn.enabled
+    )
     if not x.is_contiguous():
-        # CUDA's kernel returns NCHW for channels_last; a no-op where the format was kept.
+        # NCHW so far, of the copy above or of CUDA's kernel.
         if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
             y = y.contiguous(memory_format=torch.channels_last)
         elif x.dim() == 5 and x.is_contiguous(memory_format=torch.channels_last_3d):
@@ -189,6 +191,17 @@ def _native(
     if activation == "relu":
         return y.relu_()
     return torch.nn.functional.silu(y) if activation == "silu" else y
+
+
+def _as_rows(x: Tensor) -> Tensor:
+    """Return x in NCHW where torch's CPU kernels might see channels_last in it: in slices and 1x1 maps as well.
+
+    That kernel takes var = E[x^2] - E[x]^2, which of 1e4 +- 1 in float32 leaves nothing. float64 has digits to spare.
+    """
+    if x.device.type != "cpu" or x.dim() < 4 or x.dtype is torch.float64:
+        return x
+    ambiguous = x.stride(1) == 1 or not x.is_contiguous()
+    return x.clone(memory_format=torch.contiguous_format) if ambiguous else x
 
 
 def _as_native(param: Tensor | None, x: Tensor) -> Tensor | None:
