@@ -184,7 +184,7 @@ def _require_decodable(masks: Sequence[Any], names: Sequence[str], what: str) ->
     for mask in masks:
         counts, size = (mask.get("counts"), mask.get("size")) if isinstance(mask, dict) else (None, None)
         text = counts.decode("latin-1") if isinstance(counts, bytes) else counts
-        sized = isinstance(size, (list, tuple)) and len(size) == 2 and all(type(n) is int and 0 < n for n in size)
+        sized = isinstance(size, (list, tuple)) and len(size) == 2 and all(type(n) is int and n > 0 for n in size)
         # No list of run lengths either: pycocotools refuses them in results.
         texts.append(text if sized and isinstance(text, str) else "")
         areas.append(math.prod(size) if sized else 0)
@@ -192,8 +192,8 @@ def _require_decodable(masks: Sequence[Any], names: Sequence[str], what: str) ->
     broken = [number for number, area in enumerate(areas) if area != sums[number]]
     if broken:
         raise ValueError(
-            f"{len(broken)} of {len(masks)} {what} have masks whose counts are not COCO's compressed run lengths, or of "
-            f"other than the mask's size (first: {names[broken[0]]})"
+            f"{len(broken)} of {len(masks)} {what} have masks whose counts are not COCO's compressed run lengths, or "
+            f"are of another size than the mask (first: {names[broken[0]]})"
         )
 
 

@@ -163,8 +163,8 @@ def test_masks_are_needed_to_judge_masks(coco):
         (1, {"segmentation": {"size": [160, 160], "counts": [0, 25600]}}, "segm", r"1 of \d+ .*\(first: number 0\)"),
         # Masks that end before their size would have the library compare them for ever.
         (1, {"segmentation": {"size": [160, 160], "counts": "1X3"}}, "segm", r"1 of \d+ results have masks .* size"),
-        (0, {"segmentation": {"size": [160, 160], "counts": "1X3"}}, "segm", r"1 of \d+ annotations have masks .* size"),
-        (0, {"segmentation": {"size": [160, 160], "counts": [7, 8]}}, "segm", r"1 of \d+ annotations have masks .* size"),
+        (0, {"segmentation": {"size": [160, 160], "counts": "1X3"}}, "segm", r"1 of \d+ annotations have .* size"),
+        (0, {"segmentation": {"size": [160, 160], "counts": [7, 8]}}, "segm", r"1 of \d+ annotations have .* size"),
         (0, {"segmentation": {"counts": "1X3"}}, "segm", "annotations have masks that cannot be read"),
     ],
 )
