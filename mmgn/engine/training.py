@@ -12,6 +12,7 @@ from mmgn.compat.checkpoint import CheckpointError
 from mmgn.engine.hooks.interrupt import Interrupted, interruptible
 from mmgn.engine.hooks.last_validation import LastValidationHook
 from mmgn.engine.hooks.progress import ProgressHook
+from mmgn.engine.nonfinite import NonFiniteError
 
 
 class TrainingError(RuntimeError):
@@ -23,7 +24,7 @@ def train(runner: Any) -> None:
 
     Raises:
         Interrupted: by Ctrl-C or SIGTERM; there is a checkpoint to resume from.
-        TrainingError: the disk, the data or the memory failed.
+        TrainingError: the disk, the data or the memory failed, or inf or NaN came up.
         CheckpointError: the checkpoint to begin with cannot be loaded.
     """
     runner.register_hook(LastValidationHook())
@@ -56,6 +57,8 @@ def what_is_left(runner: Any) -> str:
 
 def explain(error: Exception) -> str | None:
     """Return the cause of an error that is no fault of the program, and what helps; None for any other."""
+    if isinstance(error, NonFiniteError):
+        return str(error)
     text = _last_line(error)
     if isinstance(error, torch.OutOfMemoryError):
         return f"the GPU's memory is full ({text}) Less is taken by --batch-size, --amp-dtype bf16, --grad-checkpoint."
