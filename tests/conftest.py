@@ -15,6 +15,9 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
+# What tests of several folders share.
+sys.path.append(str(Path(__file__).with_name("corpora")))
+
 # Moves the data of every config that is loaded.
 os.environ.pop("MMDET_DATASETS", None)
 

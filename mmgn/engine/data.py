@@ -7,6 +7,8 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
+from mmgn.engine.data_code import check_runs_nothing
+
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 SPLITS = ("train", "val", "test")
 
@@ -81,8 +83,11 @@ def check_data(cfg: Config, *splits: str) -> None:
 
     Raises:
         FileNotFoundError: a path is missing or an image folder has no image; the message tells the setting.
+        ValueError: a file would run code when it is read; likewise.
     """
     for split in splits:
+        for where, entry in [*datasets(cfg, split), *metrics(cfg, split)]:
+            check_runs_nothing(entry, where)
         for where, dataset in datasets(cfg, split):
             _check_file(find_ann_file(dataset), f"{where}.ann_file", f"{where}.data_root")
             _check_folders(dataset, where)

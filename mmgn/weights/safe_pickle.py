@@ -16,7 +16,15 @@ import numpy as np
 _DTYPES = ("b1", "i1", "i2", "i4", "i8", "u1", "f2", "f4", "f8")
 
 
-class _Dtype:
+class StandIn:
+    """Stands for a class whose state a pickle may set."""
+
+    def set(self, state: Any) -> None:
+        """Take the state, or raise."""
+        raise NotImplementedError
+
+
+class _Dtype(StandIn):
     """Stands for ``numpy.dtype``."""
 
     def __init__(self, code: str, align: bool = False, copy: bool = True) -> None:
@@ -32,7 +40,7 @@ class _Dtype:
         self.dtype = self.dtype.newbyteorder(order)
 
 
-class PickledArray:
+class PickledArray(StandIn):
     """Stands for ``numpy.ndarray``.
 
     Attributes:
@@ -123,7 +131,7 @@ class _Unpickler(pickle._Unpickler):
         """Set a stand-in's state; Python's own sets any attribute of any object."""
         state = self.stack.pop()
         target = self.stack[-1]
-        if not isinstance(target, PickledArray | _Dtype):
+        if not isinstance(target, StandIn):
             raise pickle.UnpicklingError(f"it sets the attributes of a {type(target).__name__}")
         target.set(state)
 
