@@ -72,7 +72,7 @@ def group_norm_backward(
     else:
         if saved is not None and activation == "relu":
             # y has the mask; what is left to undo has no activation.
-            dy, activation, saved = dy.where(saved > 0, 0), "none", None
+            dy, activation, saved = dy.masked_fill(saved <= 0, 0), "none", None
         dx, dw, db, dresidual = reference.backward(dy, x, mean, rstd, weight, bias, activation, saved)
         like = launcher.dense(x)
         dx, dresidual = (torch.empty_like(like).copy_(g) for g in (dx, dresidual))

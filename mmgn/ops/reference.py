@@ -60,7 +60,7 @@ def _activate(z: Tensor, activation: str) -> Tensor:
 
 def _activation_backward(dy: Tensor, z: Tensor, activation: str) -> Tensor:
     if activation == "relu":
-        return dy * (z > 0)
+        return dy.masked_fill(z <= 0, 0)
     if activation == "silu":
         s = z.sigmoid()
         return dy * (s * (1 + z * (1 - s)))

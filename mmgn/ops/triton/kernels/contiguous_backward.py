@@ -76,8 +76,8 @@ def whole_backward(
     if WANT_DRESIDUAL:
         tl.store(dresidual_ptr + offsets, dz, mask=mask & starts)
     own_dz = own(dz, starts, split, lane, EVEN)
-    a = sum_rows(own_dz, 1.0)  # [BLOCK_G, BLOCK_D, 1, 1]
-    b = sum_rows(own_dz * x_hat, 1.0)
+    a = sum_rows(own_dz)  # [BLOCK_G, BLOCK_D, 1, 1]
+    b = sum_rows(own_dz * x_hat)
     if WANT_SUMS:
         tl.store(partial_ptr + nc, a, mask=channels)
         tl.store(partial_ptr + partials + nc, b, mask=channels)
@@ -144,8 +144,8 @@ def reduce(
         tl.store(dresidual_ptr + offsets, dz, mask=mask & starts)
     sums = partial_ptr + (ng.to(tl.int64) * D + d) * chunks + pid % chunks  # [BLOCK_D, 1, 1]
     own_dz = own(dz, starts, split, lane, EVEN)
-    tl.store(sums, sum_rows(own_dz, 1.0), mask=channels)
-    tl.store(sums + partials, sum_rows(own_dz * x_hat, 1.0), mask=channels)
+    tl.store(sums, sum_rows(own_dz), mask=channels)
+    tl.store(sums + partials, sum_rows(own_dz * x_hat), mask=channels)
 
 
 @triton.jit(do_not_specialize=["groups", "chunks", "chunk_rows", "D", "S"])

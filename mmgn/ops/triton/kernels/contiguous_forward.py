@@ -47,7 +47,7 @@ def whole_forward(
     x = tl.load(x_ptr + offsets, mask=mask, other=0).to(tl.float32)
     m = (D * S).to(tl.float32)
     # Every row of the group counts once, for the channel in which it starts.
-    counted = tl.where(mask & starts, 1.0, 0.0)  # [BLOCK_G, BLOCK_D, BLOCK_R, 1]
+    counted = mask & starts  # [BLOCK_G, BLOCK_D, BLOCK_R, 1]
     mean = tl.sum(sum_rows(x, counted), 1, keep_dims=True) / m  # [BLOCK_G, 1, 1, 1]
     centred = x - mean
     rstd = tl.rsqrt(tl.sum(sum_rows(centred * centred, counted), 1, keep_dims=True) / m + eps)

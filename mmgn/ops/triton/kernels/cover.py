@@ -50,9 +50,10 @@ def cover(nc, r, lane, S, V: tl.constexpr, EVEN: tl.constexpr):
 def own(value, starts, split, lane, EVEN: tl.constexpr):
     """Return value in the lanes of the channel itself, 0 in those of its neighbours."""
     if not EVEN:
-        # A product, as predicates for every lane would not fit in registers.
-        first = tl.where(starts, 1.0, 0.0)  # [..., ROWS, 1]
-        value *= tl.where(lane < split, first, 1.0 - first)
+        # Of bits, as predicates for every lane would not fit in registers, and a product with 0 keeps NaN and inf.
+        first = tl.where(starts, -1, 0)  # [..., ROWS, 1]
+        bits = value.to(tl.int32, bitcast=True) & tl.where(lane < split, first, ~first)
+        value = bits.to(tl.float32, bitcast=True)
     return value
 
 
@@ -93,10 +94,13 @@ def affine(
 
 
 @triton.jit
-def sum_rows(value, weight):
-    """Sum over rows and lanes, the last two dimensions, with a weight for each row."""
+def sum_rows(value, counted=None):
+    """Sum over rows and lanes, the last two dimensions; of the rows that are counted, if not all are."""
     RANK: tl.constexpr = len(value.shape)
-    return tl.sum(tl.sum(value, RANK - 1, keep_dims=True) * weight, RANK - 2, keep_dims=True)
+    rows = tl.sum(value, RANK - 1, keep_dims=True)
+    if counted is not None:
+        rows = tl.where(counted, rows, 0.0)
+    return tl.sum(rows, RANK - 2, keep_dims=True)
 
 
 @triton.jit

@@ -40,12 +40,13 @@ def finalize(
         m2_j = tl.load(partial_ptr + partials + g * count + j, mask=mask, other=0)
         block_n = tl.sum(n_j, 0)
         block_mean = tl.sum(n_j * mean_j, 0) / block_n
-        delta_j = mean_j - block_mean
+        # 0 where there is nothing, as the square of a large mean is inf, and 0 * inf no 0.
+        delta_j = tl.where(mask, mean_j - block_mean, 0.0)
         block_m2 = tl.sum(m2_j + n_j * delta_j * delta_j, 0)
         delta = block_mean - mean
         share = block_n / (n + block_n)
         mean += delta * share
-        m2 += block_m2 + delta * delta * n * share
+        m2 += block_m2 + delta * n * (delta * share)
         n += block_n
     tl.store(mean_ptr + g, mean)
     tl.store(rstd_ptr + g, tl.rsqrt(m2 / n + eps))
