@@ -1,25 +1,13 @@
 """mmdet's pickles of predictions: what is read, and what is refused before it can run."""
 
-import functools
 import io
-import os
 import pickle
-import runpy
 
 import pytest
 import torch
+from gadgets import Call
 
 from mmgn.evaluation.dumps import coco_results, read_dump
-
-
-class Calls:
-    """Pickled as a call."""
-
-    def __init__(self, function, *args):
-        self.call = function, args
-
-    def __reduce__(self):
-        return self.call
 
 
 def sample(**instances):
@@ -54,44 +42,27 @@ def test_a_tensor_is_read_as_it_was(read, tensor, protocol):
     assert got.equal(tensor)
 
 
-def storage_that_calls(command):
-    file = io.BytesIO()
-    torch.save(Calls(os.system, command), file, _use_new_zipfile_serialization=False)
-    return Calls(torch.storage._load_from_bytes, file.getvalue())
-
-
 def archive():
     file = io.BytesIO()
     torch.save(torch.ones(1), file)
-    return Calls(torch.storage._load_from_bytes, file.getvalue())
+    return Call(torch.storage._load_from_bytes, file.getvalue())
 
 
 @pytest.mark.parametrize(
     ("attack", "said"),
     [
-        (lambda command: Calls(os.system, command), "posix.system"),
-        (lambda command: Calls(eval, f"__import__('os').system({command!r})"), "eval"),
-        (lambda command: Calls(functools.partial, os.system, command), "functools.partial"),
-        (lambda command: Calls(getattr, print, "__self__"), "getattr"),
-        (lambda command: Calls(runpy.run_path, command), "runpy.run_path"),
-        (lambda command: Calls(torch.load, command), "torch"),
-        (storage_that_calls, "a tensor's contents are refused"),
-        (lambda command: archive(), "a tensor's contents are not what torch writes"),
-        (lambda command: Calls(torch._utils._rebuild_tensor_v2, 1, 0, (1,), (1,)), "a tensor has no contents"),
-        (lambda command: torch.ones(1).expand(10**12), "is larger than its contents"),
-        (lambda command: torch.nn.Parameter(torch.ones(1)), "torch._utils._rebuild_parameter"),
+        (lambda: archive(), "a tensor's contents are not what torch writes"),
+        (lambda: Call(torch._utils._rebuild_tensor_v2, 1, 0, (1,), (1,)), "a tensor has no contents"),
+        (lambda: torch.ones(1).expand(10**12), "is larger than its contents"),
+        (lambda: torch.nn.Parameter(torch.ones(1)), "torch._utils._rebuild_parameter"),
     ],
-    ids=[
-        *("os.system", "eval", "partial", "getattr", "runpy", "torch.load", "in a storage", "an archive"),
-        *("no storage", "a huge size", "a parameter"),
-    ],
+    ids=["an archive", "no storage", "a huge size", "a parameter"],
 )
-def test_all_else_is_refused_and_not_run(read, tmp_path, monkeypatch, attack, said):
-    monkeypatch.chdir(tmp_path)
+def test_all_else_is_refused(read, attack, said):
+    """What would run code is tried in tests/test_gadgets.py."""
     with pytest.raises(ValueError, match=r"dump\.pkl is not read: ") as error:
-        read([sample(bad=attack("touch ran"))])
+        read([sample(bad=attack())])
     assert said in str(error.value)
-    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("content", [{"a": 1}, [1], [{"img_id": 1}], [([], [])]])
