@@ -181,7 +181,6 @@ def plan_forward(p: Problem, device: Device) -> Plan:
             partials=partials,
             eps=p.eps,
             SUBS=subs,
-            BLOCKS=-(-first.chunks * subs // FINALIZE_BLOCK),
             **of_chunk,
         ),
         _launch(
@@ -290,7 +289,6 @@ def plan_backward(p: Problem, device: Device, wanted: tuple[bool, bool, bool, bo
             C=p.c,
             S=p.s,
             partials=partials,
-            BLOCKS=-(-t.chunks * p.d // FINALIZE_BLOCK),
             CHANNELS_LAST=p.layout == "channels_last",
             HAS_WEIGHT=p.weight,
         ),

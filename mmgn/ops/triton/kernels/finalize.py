@@ -21,7 +21,6 @@ def finalize(
     eps,
     SUBS: tl.constexpr,
     BLOCK_D: tl.constexpr,
-    BLOCKS: tl.constexpr,
     BLOCK_J: tl.constexpr,
 ):
     """Write mean and rstd of a group from ``count`` partials, each of (a chunk of S) x (one of SUBS blocks of D)."""
@@ -29,7 +28,8 @@ def finalize(
     n = 0.0
     mean = 0.0
     m2 = 0.0
-    for i in range(BLOCKS):
+    # To the loop's end at run time: as a constant, every 1024 partials would be a kernel of their own.
+    for i in range(tl.cdiv(count, BLOCK_J)):
         j = i * BLOCK_J + tl.arange(0, BLOCK_J)
         mask = j < count
         k = (j // SUBS).to(tl.int64)
@@ -66,7 +66,6 @@ def finalize_backward(
     partials,
     CHANNELS_LAST: tl.constexpr,
     HAS_WEIGHT: tl.constexpr,
-    BLOCKS: tl.constexpr,
     BLOCK_J: tl.constexpr,
 ):
     """Write c1 and c2 of a group from a and b of its channels' chunks: [N, C, chunks], or [N, chunks, C]."""
@@ -75,7 +74,7 @@ def finalize_backward(
     channel0 = ng % groups * D
     a = tl.zeros([BLOCK_J], tl.float32)
     b = tl.zeros([BLOCK_J], tl.float32)
-    for i in range(BLOCKS):
+    for i in range(tl.cdiv(D * chunks, BLOCK_J)):
         j = i * BLOCK_J + tl.arange(0, BLOCK_J)
         mask = j < D * chunks
         if CHANNELS_LAST:
