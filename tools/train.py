@@ -10,7 +10,8 @@ from mmengine.dist import get_rank
 
 import mmgn  # noqa: F401  # before mmdet: it serves mmcv's ops
 from mmgn.compat.checkpoint import CheckpointError
-from mmgn.engine import distributed, launch, train_options
+from mmgn.engine import distributed, launch, resume, train_options
+from mmgn.engine.disk import readable
 from mmgn.engine.dry_run import dry_run
 from mmgn.engine.hooks.interrupt import Interrupted
 from mmgn.engine.preflight import preflight
@@ -27,6 +28,7 @@ def parse_args() -> argparse.Namespace:
 
 
 @one_error
+@readable
 def main() -> None:
     """Train."""
     args = parse_args()
@@ -35,6 +37,9 @@ def main() -> None:
         train_options.apply(cfg, args)
         # The other ranks wait for the first in a collective, with its long timeout.
         distributed.start(cfg)
+        chosen = resume.choose(cfg) if args.resume == "auto" else ""
+        if chosen and not get_rank():
+            print(f"train.py: {chosen}", file=sys.stderr)
         notes = "" if args.skip_preflight or get_rank() else preflight(cfg, norms=not args.dry_run)
         if args.dry_run:
             report = dry_run(cfg)
@@ -42,8 +47,8 @@ def main() -> None:
                 print(*filter(None, (notes, report)), sep="\n\n")
             return
         runner = launch.build_runner(cfg)
-        if notes:
-            runner.logger.info(notes)
+        for text in filter(None, (chosen, notes)):
+            runner.logger.info(text)
     except (FileNotFoundError, ValueError, CheckpointError, TrainingError) as error:
         raise SystemExit(f"train.py: {error}") from None
     try:

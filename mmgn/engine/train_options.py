@@ -83,6 +83,8 @@ def apply(cfg: Config, args: argparse.Namespace) -> None:
     for asked, hook in (
         (True, "ProgressHook"),
         (True, "ResultsHook"),
+        (True, "FiniteLossHook"),
+        (True, "RandomStatesHook"),
         (args.channels_last, "ChannelsLastHook"),
         (args.val_loss, "ValLossHook"),
         (args.profile, "ProfileHook"),
@@ -197,18 +199,24 @@ _BY_NAME = (
 
 
 def _resume(cfg: Config, args: argparse.Namespace) -> None:
-    if args.resume == "auto":
-        # mmengine goes on from load_from where it is told both.
-        cfg.resume = Path(cfg.work_dir, "last_checkpoint").is_file()
-        if cfg.resume:
-            cfg.load_from = None
-    elif args.resume is not None:
+    # Without a path, mmgn.engine.resume chooses.
+    if args.resume not in (None, "auto"):
         cfg.resume, cfg.load_from = True, args.resume
-    # by_epoch=True is mmengine's default loop, which begins an interrupted epoch again.
+    # mmengine's loops begin an interrupted epoch again, and load again what they have trained on.
     loop = cfg.train_cfg
-    if _kind(loop) == "EpochBasedTrainLoop" or (_kind(loop) is None and loop.get("by_epoch")):
+    resumable = _RESUMABLE.get(_kind(loop) or loop.get("by_epoch"))
+    if resumable:
         loop.pop("by_epoch", None)
-        loop.type = "ResumableEpochLoop"
+        loop.type = resumable
+
+
+#: By a loop's type, or by_epoch.
+_RESUMABLE = {
+    "EpochBasedTrainLoop": "ResumableEpochLoop",
+    "IterBasedTrainLoop": "ResumableIterLoop",
+    True: "ResumableEpochLoop",
+    False: "ResumableIterLoop",
+}
 
 
 def _validation(cfg: Config, args: argparse.Namespace) -> None:

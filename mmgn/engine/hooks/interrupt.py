@@ -12,6 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import find_latest_checkpoint
 
+from mmgn.engine import random_states
 from mmgn.engine.files import WHOLE_FILES
 from mmgn.engine.hooks.checkpoints import point_to
 
@@ -80,7 +81,7 @@ class InterruptHook(Hook):
         if not signum:
             return
         runner.logger.info(f"{signal.Signals(signum).name}: saving {CHECKPOINT} after iteration {done}")
-        meta = {"epoch": runner.epoch, "iter": done}
+        meta = {"epoch": runner.epoch, "iter": done, random_states.KEY: random_states.of_all_ranks()}
         runner.save_checkpoint(runner.work_dir, CHECKPOINT, meta=meta, backend_args=dict(WHOLE_FILES))
         point_to(runner, os.path.join(runner.work_dir, CHECKPOINT))
         # A rank that ends has the launcher end the others.

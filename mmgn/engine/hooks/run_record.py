@@ -60,6 +60,7 @@ class RunRecordHook(Hook):
         self._peak_mb: float | None = None
         self._trained = False
         self._weights_are_trained = False
+        self._metrics: Mapping[str, Any] | None = None
         self._versions: dict[str, Any] = {}
 
     def before_run(self, runner: Any) -> None:
@@ -113,8 +114,12 @@ class RunRecordHook(Hook):
         self._restart_peak(runner)
 
     def after_val_epoch(self, runner: Any, metrics: Mapping[str, Any] | None = None) -> None:
-        """Record a validation."""
-        self._save_evaluation(runner, "val", runner.val_loop, metrics)
+        """Take the metrics of a validation."""
+        self._metrics = metrics
+
+    def after_val(self, runner: Any) -> None:
+        """Record a validation, once all that it leaves is there: a record of it tells that nothing is to be made up."""
+        self._save_evaluation(runner, "val", runner.val_loop, self._metrics)
 
     def after_test_epoch(self, runner: Any, metrics: Mapping[str, Any] | None = None) -> None:
         """Record a test."""
