@@ -58,11 +58,11 @@ def checked(load_url: Callable[..., Any]) -> Callable[..., Any]:
             try:
                 torch.hub.download_url_to_file(url, str(path), expected, progress)
             except RuntimeError as error:
-                found = re.search(r'got "(\w+)"', str(error))
-                if found is None:
+                digest = re.search(r'got "(\w+)"', str(error))
+                if digest is None:
                     raise
                 raise HashError(
-                    f"{_differs(expected, found[1])}. {url} was not kept: it is damaged, or not what was published. "
+                    f"{_differs(expected, digest[1])}. {url} was not kept: it is damaged, or not what was published. "
                     "If you trust it all the same, download it by hand and give its path"
                 ) from error
         loaded = load_url(url, model_dir=model_dir, progress=progress, **options)

@@ -7,7 +7,7 @@ for all three.
 
 import pytest
 
-pytest.importorskip("triton")
+pytest.importorskip("triton", minversion="3.3")
 
 from mmgn.ops.triton.tiling import REGISTERS, SHARED_BYTES
 from mmgn.perf import static

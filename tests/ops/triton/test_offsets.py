@@ -12,7 +12,7 @@ from unittest import mock
 import pytest
 import torch
 
-pytest.importorskip("triton")
+pytest.importorskip("triton", minversion="3.3")
 
 from triton.runtime import interpreter
 

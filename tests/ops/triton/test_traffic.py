@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-pytest.importorskip("triton")
+pytest.importorskip("triton", minversion="3.3")
 
 from mmgn.ops.triton import footprint as footprints
 from mmgn.ops.triton import launcher
