@@ -9,6 +9,7 @@ import argparse
 import mmgn  # noqa: F401  # before mmdet: it serves mmcv's ops
 from mmgn.compat.checkpoint import CheckpointError
 from mmgn.engine import launch, test_options
+from mmgn.engine.disk import readable
 from mmgn.engine.rank_error import one_error
 
 
@@ -44,6 +45,7 @@ def parse_args() -> argparse.Namespace:
 
 
 @one_error
+@readable
 def main() -> None:
     """Test."""
     args = parse_args()

@@ -8,7 +8,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmgn.engine import distributed
+from mmgn.engine import disk, distributed
 from mmgn.engine.config import load_config, record_run
 from mmgn.engine.data import check_data
 
@@ -63,4 +63,7 @@ def build_runner(cfg: Config) -> Any:
 
     distributed.start(cfg)
     setup_cache_size_limit_of_dynamo()
-    return RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    with disk.quiet_logging():
+        runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    disk.watch_log(runner.logger)
+    return runner

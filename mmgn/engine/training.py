@@ -9,8 +9,10 @@ import torch
 from mmengine.runner import find_latest_checkpoint
 
 from mmgn.compat.checkpoint import CheckpointError
+from mmgn.engine import disk
 from mmgn.engine.hooks.interrupt import Interrupted, interruptible
 from mmgn.engine.hooks.last_validation import LastValidationHook
+from mmgn.engine.hooks.profile import ProfileHook
 from mmgn.engine.hooks.progress import ProgressHook
 from mmgn.engine.nonfinite import NonFiniteError
 
@@ -41,9 +43,9 @@ def train(runner: Any) -> None:
             f"training has stopped after {runner.iter} iterations: {cause} {what_is_left(runner)}"
         ) from error
     finally:
-        # Its bars would be drawn again over what is printed now.
+        # Bars would be drawn again over what is printed now, and a profiler that still runs ends in a crash.
         for hook in runner.hooks:
-            if isinstance(hook, ProgressHook):
+            if isinstance(hook, (ProfileHook, ProgressHook)):
                 hook.close()
 
 
@@ -65,12 +67,18 @@ def explain(error: Exception) -> str | None:
     # A DataLoader's worker that is gone: its signal is all that is known.
     if "DataLoader worker (pid" in text:
         return f"{text} Memory or shared memory (/dev/shm) may be full: try fewer train_dataloader.num_workers."
+    # mmcv tells the name of what is no image; OpenCV that of none, where there is not a byte.
+    if "failed to load image" in text or "imdecode" in text:
+        return (
+            f"an image of the data set cannot be read: {text}. Put it right or take it out of the annotation file; "
+            "tools/check_dataset.py --config CONFIG lists all such."
+        )
     if not isinstance(error, OSError) or isinstance(error, ConnectionError):
         return None
     # Of a worker, and of what it wraps, the number is in the text alone.
     number = error.errno or int(next(iter(re.findall(r"\[Errno (\d+)\]", text)), 0))
-    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"{text}. Free some room, or give another --work-dir."
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
+        return disk.explain(error) or f"{text}. Free some room, or give another --work-dir."
     if number == errno.ENOENT:
         return f"a file of the data set, or of the work dir, is gone: {text}. Bring it back."
     return f"a file cannot be read or written: {text}."

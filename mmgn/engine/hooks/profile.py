@@ -63,6 +63,13 @@ class ProfileHook(Hook):
         if self._profiler is not None:
             self._profiler.stop()
 
+    def close(self) -> None:
+        """Stop and save nothing; for callers that go on after a run has raised. May be called twice."""
+        if self._profiler is not None:
+            self._profiler.on_trace_ready = None
+            self._profiler.stop()
+        self._profiler = None
+
     def _save(self, runner: Any, traced: profiler.profile, iters: int) -> None:
         folder = Path(runner.work_dir) / "profile"
         profiler.tensorboard_trace_handler(str(folder), f"rank{get_rank()}", use_gzip=True)(traced)
