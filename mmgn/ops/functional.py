@@ -1,7 +1,9 @@
 """The public function: validation and the choice of a backend."""
 
+import math
 import warnings
 from functools import lru_cache
+from numbers import Real
 from typing import NamedTuple
 
 import torch
@@ -14,6 +16,7 @@ from mmgn.ops.reference import ACTIVATIONS
 from mmgn.ops.triton import availability
 
 BACKENDS = ("auto", "native", "triton")
+_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 # Subclasses, fake tensors among them, are for the operator to dispatch.
 _PLAIN = (Tensor, torch.nn.Parameter)
 
@@ -116,7 +119,7 @@ def group_norm(
         num_groups: G, a divisor of C. 1 normalises like layer norm, C like instance norm.
         weight: (C,) in float32 or x's dtype, or None.
         bias: (C,) in float32 or x's dtype, or None.
-        eps: added to the variance, > 0.
+        eps: added to the variance, 0 or more; with 0 a constant group gives NaN.
         activation: 'none', 'relu' or 'silu', applied last.
         residual: x's shape, dtype and device, or None; added before the activation.
         backend: 'native' runs torch's own kernels on any device; 'triton' the fused CUDA kernels; 'auto' takes
@@ -127,7 +130,7 @@ def group_norm(
         y in x's shape, dtype (also under autocast) and memory format.
 
     Raises:
-        ValueError: a shape, num_groups, activation or backend that does not fit.
+        ValueError: a shape, num_groups, eps, activation or backend that does not fit.
         TypeError: an integer or complex input, or a dtype or device that does not match x's.
         NotImplementedError: ``backend='triton'`` where the kernels cannot run: Triton missing or too old, no NVIDIA
             GPU of compute capability 7.0 or newer, float64; under torch.jit.trace, ONNX export, torch.func or
@@ -151,7 +154,7 @@ def group_norm(
             residual=residual,
             backend=backend,
         )
-    _check(x, num_groups, weight, bias, activation, residual)
+    _check(x, num_groups, weight, bias, eps, activation, residual)
     device_type = x.device.type
     if backend != "native" and (backend != "auto" or device_type == "cuda") and _takes_triton(x, backend):
         if torch.compiler.is_compiling() or type(x) not in _PLAIN:
@@ -174,11 +177,13 @@ def _native(
     activation: str,
     residual: Tensor | None,
 ) -> Tensor:
-    # torch.group_norm, not F.group_norm: the latter refuses a single value per group, which a
-    # 1x1 feature map of one RoI has.
-    y = torch.group_norm(
-        _as_rows(x), num_groups, _as_native(weight, x), _as_native(bias, x), eps, torch.backends.cudnn.enabled
-    )
+    weight, bias = _as_native(weight, bias, x)
+    if x.numel():
+        # torch.group_norm, not F.group_norm: the latter refuses a single value per group, which a
+        # 1x1 feature map of one RoI has.
+        y = torch.group_norm(_as_rows(x), num_groups, weight, bias, eps, torch.backends.cudnn.enabled)
+    else:
+        y = _of_nothing(x, weight, bias)
     if not x.is_contiguous():
         # NCHW so far, of the copy above or of CUDA's kernel.
         if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
@@ -204,13 +209,24 @@ def _as_rows(x: Tensor) -> Tensor:
     return x.clone(memory_format=torch.contiguous_format) if ambiguous else x
 
 
-def _as_native(param: Tensor | None, x: Tensor) -> Tensor | None:
-    """Return ``param`` in a dtype that torch's kernel takes beside x: on a CPU half-precision x goes with float32."""
-    if param is None or param.dtype is x.dtype:
-        return param
-    if x.device.type == "cpu" and x.dtype in (torch.float16, torch.bfloat16):
-        return param
-    return param.to(x.dtype)
+def _as_native(weight: Tensor | None, bias: Tensor | None, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Return the parameters in dtypes that torch's kernel takes: x's, or float32 beside half precision on a CPU."""
+    if x.device.type != "cpu" or x.dtype not in (torch.float16, torch.bfloat16):
+        return tuple(p if p is None or p.dtype is x.dtype else p.to(x.dtype) for p in (weight, bias))  # type: ignore[return-value]
+    if bias is None or bias.dtype is (x if weight is None else weight).dtype:
+        return weight, bias
+    # They go by the weight's dtype there, and by x's without one.
+    weight = x.new_ones(x.size(1), dtype=torch.float32) if weight is None else weight.float()
+    return weight, bias.float()
+
+
+def _of_nothing(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """Return y of an x without elements, with its gradients, where torch refuses some: of no channel or no pixel."""
+    y = x.clone()
+    for param in (weight, bias):
+        if param is not None:
+            y = y + param.to(x.dtype).reshape(1, -1, *[1] * (x.dim() - 2))
+    return y
 
 
 def _check(
@@ -218,12 +234,13 @@ def _check(
     num_groups: int,
     weight: Tensor | None,
     bias: Tensor | None,
+    eps: float,
     activation: str,
     residual: Tensor | None,
 ) -> None:
     if not isinstance(x, Tensor):
         raise TypeError(f"x must be a torch.Tensor of shape (N, C, *spatial), got {type(x).__name__}.")
-    if not x.is_floating_point():
+    if x.dtype not in _DTYPES:
         raise TypeError(
             f"x must be floating point (float16, bfloat16, float32 or float64), got {x.dtype}; "
             "convert it first, for example with x.float()."
@@ -239,6 +256,10 @@ def _check(
         _check_param("weight", weight, x, num_channels)
     if bias is not None:
         _check_param("bias", bias, x, num_channels)
+    if not isinstance(eps, (float, Real, torch.SymFloat)):
+        raise TypeError(f"eps must be a number, got {type(eps).__name__}.")
+    if not 0 <= eps < math.inf:
+        raise ValueError(f"eps must be 0 or more and finite, got {eps!r}.")
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation must be one of {ACTIVATIONS}, got {activation!r}.")
     if residual is None:

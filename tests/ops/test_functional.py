@@ -1,5 +1,6 @@
 import copy
 import itertools
+import math
 
 import pytest
 import torch
@@ -50,6 +51,31 @@ def test_float32_parameters_beside_half_activations(dtype):
     assert (y.dtype, x.grad.dtype, weight.grad.dtype, bias.grad.dtype) == (dtype, dtype, *[torch.float32] * 2)
     exact = torch.relu(torch.group_norm(x.double(), 8, weight.double(), bias.double()))
     torch.testing.assert_close(y.double(), exact, rtol=torch.finfo(dtype).eps, atol=torch.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", HALF, ids=str)
+@pytest.mark.parametrize(
+    "weight, bias", [("float32", "half"), ("half", "float32"), (None, "float32"), ("float32", None)], ids=str
+)
+def test_half_activations_beside_parameters_of_two_kinds(dtype, weight, bias):
+    x = torch.randn(2, 8, 3, 3, dtype=dtype, requires_grad=True)
+    kinds = {"float32": torch.float32, "half": dtype}
+    leaves = [None if kind is None else torch.randn(8, dtype=kinds[kind], requires_grad=True) for kind in (weight, bias)]
+    y = group_norm(x, 4, *leaves)
+    y.backward(torch.ones_like(y))
+    exact = torch.group_norm(x.double(), 4, *(None if leaf is None else leaf.double() for leaf in leaves))
+    torch.testing.assert_close(y.double(), exact, rtol=torch.finfo(dtype).eps, atol=torch.finfo(dtype).eps)
+    assert all(leaf is None or leaf.grad.dtype is leaf.dtype for leaf in (x, *leaves))
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 0), (2, 8, 3, 0), (0, 8, 4, 4), (2, 0, 4), (0, 0)], ids=str)
+def test_no_elements(shape):
+    x = torch.empty(shape, requires_grad=True)
+    weight, bias = (torch.randn(shape[1], requires_grad=True) for _ in range(2))
+    y = group_norm(x, 4, weight, bias, activation="relu", residual=torch.empty(shape))
+    y.sum().backward()
+    assert y.shape == x.grad.shape == shape
+    assert not weight.grad.any() and not bias.grad.any()
 
 
 def test_large_mean_keeps_the_variance():
@@ -150,6 +176,10 @@ X = torch.zeros(2, 24, 4, 4)
         (TypeError, "on meta", (X, 4, torch.ones(24, device="meta")), {}),
         (ValueError, r"residual must have x's shape.*got \(24, 4, 4\)", (X, 4), {"residual": X[0]}),
         (TypeError, "residual must have x's dtype.*bfloat16", (X, 4), {"residual": X.bfloat16()}),
+        (ValueError, "eps must be 0 or more and finite, got -1e-05", (X, 4, None, None, -1e-5), {}),
+        (ValueError, "eps must be 0 or more and finite, got nan", (X, 4, None, None, math.nan), {}),
+        (TypeError, "eps must be a number, got str", (X, 4, None, None, "1e-5"), {}),
+        (TypeError, "floating point.*got torch.float8_e5m2", (X.to(torch.float8_e5m2), 4), {}),
         (ValueError, "activation must be one of.*got 'gelu'", (X, 4), {"activation": "gelu"}),
         (ValueError, "backend must be one of.*got 'cuda'", (X, 4), {"backend": "cuda"}),
     ],
