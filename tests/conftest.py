@@ -3,6 +3,7 @@ import importlib.util
 import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -86,3 +87,28 @@ def call_tool(monkeypatch, capsys):
         return status, printed.out + printed.err + said
 
     return call
+
+
+@pytest.fixture
+def killed_trainings(tmp_path):
+    """Train by tools/train.py, kill, resume; returns what was found of a training that was not, and of those that were.
+
+    Takes the number of processes, and for each training its moments, as tests/engine/killed_trainings.py has them.
+    """
+
+    def train(ranks, moments):
+        folder = tmp_path / f"on_{ranks}"
+        folder.mkdir()
+        script = Path(__file__).with_name("engine") / "killed_trainings.py"
+        plan = json.dumps({"ranks": ranks, "trainings": moments})
+        env = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+        done = subprocess.run([sys.executable, script, folder, plan], env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        whole, *killed = map(json.loads, done.stdout.splitlines())
+        for training in killed:
+            assert training["statuses"] == [0] * ranks, training["log"]
+            assert training["bits"] == 0
+            assert training["facts"] == whole["facts"]
+        return whole, killed
+
+    return train

@@ -55,20 +55,19 @@ def _find(work_dir: Path) -> tuple[bool, str]:
     folders = {work_dir, *(path.parent for path in paths)}
     others = {path for folder in folders for name in _NAMES for path in folder.glob(name)}.difference(paths)
     paths += sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)
-    damaged: list[str] = []
+    why = [] if named else [f"there is no {record}"]
     for path in paths:
         cause = damage(path)
         if cause:
-            damaged.append(f"{path}: {cause}")
+            why.append(f"{path}: {cause}")
         elif str(path) == named:
             return True, ""
         else:
             write_whole(record, str(path).encode())
-            why = "; ".join(damaged) or f"there is no {record}"
-            return True, f"--resume goes on from {path}, the newest whole checkpoint ({why})"
-    if damaged:
+            return True, f"--resume goes on from {path}, the newest whole checkpoint ({'; '.join(why)})"
+    if paths:
         raise CheckpointError(
-            f"--resume finds no whole checkpoint in {work_dir} ({'; '.join(damaged)}). Training begins anew without "
+            f"--resume finds no whole checkpoint in {work_dir} ({'; '.join(why)}). Training begins anew without "
             "--resume, and goes on from another one with --resume PATH"
         )
     return False, ""

@@ -1,0 +1,50 @@
+"""Trainings that are killed at random moments: the fast selection is in tests/engine/test_killed.py."""
+
+import random
+
+import pytest
+
+pytest.importorskip("mmdet")
+
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
+
+KILLS, TRAININGS = 4, 9
+
+
+def moment(source, ranks, first):
+    """Return a random moment; of three, one is while a checkpoint is written."""
+    if source.random() < 1 / 3:
+        delay = None if source.random() < 0.5 else source.uniform(0, 0.003)
+        return {"write": source.choice((1, 2, 3)) if first else 1, "delay": delay}
+    # What a run has left is shorter than a whole training.
+    return {"part": source.uniform(0, 0.9 if first else 0.4), "rank": source.randrange(ranks)}
+
+
+def test_trainings_killed_at_random_moments_end_with_the_same_bits(killed_trainings, figures):
+    rows = []
+    for ranks in (1, 2):
+        source = random.Random(ranks)
+        plan = [[moment(source, ranks, number == 0) for number in range(KILLS)] for _ in range(TRAININGS)]
+        whole, killed = killed_trainings(ranks, plan)
+        kills = sum(training["killed"] for training in killed)
+        # A run may be over before its moment.
+        assert kills >= 30
+        lost = sum(training["seconds"] - whole["seconds"] for training in killed)
+        rows.append(
+            {
+                "processes": ranks,
+                "trainings": len(killed),
+                "kills": kills,
+                "while a checkpoint was written": sum(training["writing"] for training in killed),
+                "resumed": sum(training["runs"] - 1 for training in killed),
+                "bits that differ at the end": sum(training["bits"] for training in killed),
+                "seconds of a training": whole["seconds"],
+                "seconds lost by a kill": lost / kills,
+            }
+        )
+    figures(
+        "interrupted",
+        "SIGKILL of a training's process, or of one of its two, at random moments: weights, EMA, optimizer, schedule, "
+        "random states and best checkpoint at the end, against those of a training that was not killed",
+        rows,
+    )
