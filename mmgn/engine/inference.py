@@ -17,6 +17,7 @@ from mmengine.config import Config
 from rich.progress import track
 from torch import nn
 
+from mmgn.datasets.check.images import read_size
 from mmgn.engine import data
 from mmgn.engine.files import write_whole
 from mmgn.engine.hooks.checkpoint_match import check_match
@@ -100,8 +101,10 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def read_image(path: Path) -> np.ndarray | None:
-    """Return an image, (H, W, 3) RGB; None if it cannot be read."""
+    """Return an image, (H, W, 3) RGB; None if it cannot be read, is cut off or no regular file, or far too large."""
     try:
+        # Of an image that ends early OpenCV invents the rest, and a few bytes may say that they are gigabytes.
+        read_size(path)
         return mmcv.imfrombytes(path.read_bytes(), channel_order="rgb")
     # OpenCV raises on no bytes, and returns None for what is no image.
     except Exception:
@@ -136,7 +139,9 @@ def write_predictions(
     categories = _categories(predictor.classes, truth)
     entries = _image_entries(paths, truth)
     cat_ids = [category["id"] for category in categories]
-    root = Path(os.path.commonpath([path.absolute().parent for path in paths]))
+    # Without "..", by which a picture would lie outside ``out``.
+    places = {path: Path(os.path.abspath(path)) for path in paths}
+    root = Path(os.path.commonpath([place.parent for place in places.values()]))
     results, images, unreadable = [], [], []
     for start in track(range(0, len(paths), batch_size), "Predicting", disable=not sys.stdout.isatty()):
         batch = [(path, read_image(path)) for path in paths[start : start + batch_size]]
@@ -146,7 +151,7 @@ def write_predictions(
             height, width = image.shape[:2]
             images.append(entries[path] | {"width": width, "height": height})
             results += coco_entries(sample, images[-1], cat_ids)
-            predictor.paint(image, sample, out / "pictures" / path.absolute().relative_to(root), score_thr)
+            predictor.paint(image, sample, out / "pictures" / places[path].relative_to(root), score_thr)
     out.mkdir(parents=True, exist_ok=True)
     write_whole(out / "images.json", json.dumps({"images": images, "categories": categories}, indent=1).encode())
     write_whole(out / "predictions.json", json.dumps(results).encode())

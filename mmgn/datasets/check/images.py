@@ -25,6 +25,14 @@ _TURNED = (5, 6, 7, 8)
 _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
 
 
+class ImageError(ValueError):
+    """An image that is not there, cannot be read or is cut off: which of ``KINDS``, and why."""
+
+    def __init__(self, kind: str, why: str) -> None:
+        super().__init__(why)
+        self.kind = kind
+
+
 def check_images(
     images: Sequence[dict[str, Any]],
     img_dir: str | os.PathLike[str],
@@ -69,28 +77,46 @@ def _defect(image: dict[str, Any], root: Path, decode: bool) -> tuple[str, str] 
     name = PurePath(image["file_name"])
     if name.is_absolute() or ".." in name.parts or "\0" in image["file_name"]:
         return "unsafe_file_name", f"not below {root}"
-    path = root / name
     try:
-        # A pipe would keep us waiting for ever.
+        size = read_size(root / name, decode)
+    except ImageError as error:
+        return error.kind, f"{error} in {root}" if error.kind == "missing_image" else f"{error}"
+    annotated = image["width"], image["height"]
+    if size != annotated:
+        turned = " (the sides are swapped)" if size == annotated[::-1] else ""
+        return "mis_sized_image", f"file {size[0]}x{size[1]}, annotated {annotated[0]}x{annotated[1]}{turned}"
+    return None
+
+
+def read_size(path: Path, decode: bool = False) -> tuple[int, int]:
+    """Return an image's width and height as mmcv loads it, from a file that is trusted in nothing.
+
+    Args:
+        path: the file.
+        decode: read every pixel. Otherwise the header alone, and all of a JPEG or PNG whose end is not one.
+
+    Raises:
+        ImageError: it is missing, no image, cut off, or of more pixels than Pillow thinks safe.
+    """
+    try:
+        # A pipe would keep us waiting for ever, and so would a device.
         if not stat.S_ISREG(path.stat().st_mode):
-            return "unreadable_image", f"no regular file in {root}"
+            raise ImageError("unreadable_image", "no regular file")
         with Image.open(path) as opened:
             size = _size_as_loaded(opened)
             if decode or not _ends_well(path, opened.format):
                 try:
                     opened.load()
                 except (OSError, SyntaxError) as error:
-                    return "truncated_image", printable(str(error))
-    except FileNotFoundError:
-        return "missing_image", f"no such file in {root}"
+                    raise ImageError("truncated_image", printable(str(error))) from error
+            return size
+    except ImageError:
+        raise
+    except FileNotFoundError as error:
+        raise ImageError("missing_image", "no such file") from error
     # Decoders raise what they like at files that are none.
     except Exception as error:
-        return "unreadable_image", printable(f"{type(error).__name__}: {error}")
-    annotated = image["width"], image["height"]
-    if size != annotated:
-        turned = " (the sides are swapped)" if size == annotated[::-1] else ""
-        return "mis_sized_image", f"file {size[0]}x{size[1]}, annotated {annotated[0]}x{annotated[1]}{turned}"
-    return None
+        raise ImageError("unreadable_image", printable(f"{type(error).__name__}: {error}")) from error
 
 
 def _size_as_loaded(image: Image.Image) -> tuple[int, int]:
