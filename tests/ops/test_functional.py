@@ -60,7 +60,9 @@ def test_float32_parameters_beside_half_activations(dtype):
 def test_half_activations_beside_parameters_of_two_kinds(dtype, weight, bias):
     x = torch.randn(2, 8, 3, 3, dtype=dtype, requires_grad=True)
     kinds = {"float32": torch.float32, "half": dtype}
-    leaves = [None if kind is None else torch.randn(8, dtype=kinds[kind], requires_grad=True) for kind in (weight, bias)]
+    leaves = [
+        None if kind is None else torch.randn(8, dtype=kinds[kind], requires_grad=True) for kind in (weight, bias)
+    ]
     y = group_norm(x, 4, *leaves)
     y.backward(torch.ones_like(y))
     exact = torch.group_norm(x.double(), 4, *(None if leaf is None else leaf.double() for leaf in leaves))
