@@ -10,6 +10,9 @@ import numpy as np
 from mmgn.datasets.check.rle import sum_runs
 from mmgn.evaluation.library import require
 
+# Pixels, if all sides of a polygon were as long as it reaches.
+_LONGEST_OUTLINE = 2**25
+
 
 @dataclass(frozen=True)
 class Instances:
@@ -77,6 +80,7 @@ def read_objects(truth: dict[str, Any], iou_type: str, image_ids: Sequence[Any],
         sizes = {entry["id"]: (entry["height"], entry["width"]) for entry in truth["images"]}
         encode = require("mask").segmToRle
         try:
+            _require_bounded(entries)
             shapes = [
                 encode(entry["segmentation"], w=sizes[entry["image_id"]][1], h=sizes[entry["image_id"]][0])
                 for entry in entries
@@ -173,6 +177,18 @@ def _boxes(entries: Sequence[dict[str, Any]], what: str) -> np.ndarray:
         return np.array([entry["bbox"] for entry in entries], dtype=float).reshape(len(entries), 4)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{what} have boxes that are not four numbers") from error
+
+
+def _require_bounded(entries: Sequence[dict[str, Any]]) -> None:
+    """Raise ValueError for polygons whose outline would fill the memory: the library takes it pixel by pixel."""
+    for entry in entries:
+        polygons = entry["segmentation"]
+        for polygon in polygons if isinstance(polygons, list) else ():
+            pixels = len(polygon) * max(map(abs, polygon), default=0)
+            if pixels > _LONGEST_OUTLINE:
+                raise ValueError(
+                    f"id {entry['id']}: a polygon of {len(polygon) // 2} points may be {pixels:.0f} pixels long"
+                )
 
 
 def _require_decodable(masks: Sequence[Any], names: Sequence[str], what: str) -> None:

@@ -54,7 +54,7 @@ def collect_metrics(run: Run) -> dict[str, Any]:
         # The log has every so many iterations, the record every epoch.
         "iterations": max((work.train[-1]["step"] if work.train else 0), train.get("iter") or 0) or None,
         "max_iterations": train.get("max_iters"),
-        "epochs": train.get("epoch") or (work.train[-1].get("epoch") if work.train else None),
+        "epochs": train.get("epoch") or (_whole(work.train[-1].get("epoch")) if work.train else None),
         "last_loss": _finite(work.train[-1].get("loss")) if work.train else None,
         "nonfinite_losses": len(bad_losses(work)),
         "seconds_per_iteration": _typical(work.train, "time"),
@@ -151,7 +151,7 @@ def _memory(work: WorkDir, section: Mapping[str, Any]) -> dict[str, Any]:
     if section.get("peak_memory_mb") is not None:
         return {key: section.get(key) for key in ("peak_memory_mb", "peak_memory_kind")}
     # mmengine logs it on CUDA only.
-    logged = [line["memory"] for line in work.train if isinstance(line.get("memory"), (int, float))]
+    logged = [memory for line in work.train if (memory := _finite(line.get("memory"))) is not None]
     return {
         "peak_memory_mb": max(logged, default=None),
         "peak_memory_kind": "CUDA allocated, from the training log" if logged else None,
@@ -177,4 +177,12 @@ def _typical(lines: Sequence[Mapping[str, Any]], key: str) -> float | None:
 
 
 def _finite(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+    try:
+        return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+    # Of an integer beyond what a float holds.
+    except OverflowError:
+        return None
+
+
+def _whole(value: Any) -> int | None:
+    return value if type(value) is int else None

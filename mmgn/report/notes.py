@@ -75,7 +75,7 @@ def evaluation_notes(work: WorkDir, predictions: Predictions, figures: Mapping[s
         logged = next((v for k, v in recorded.get("metrics", {}).items() if k.endswith(f"/{kind}_mAP")), None)
         computed = own.stats["mAP"]
         # mmdet logs three decimals.
-        if logged is not None and computed is not None and abs(logged - computed) > 0.00051:
+        if isinstance(logged, (int, float)) and computed is not None and abs(logged - computed) > 0.00051:
             notes.append(
                 f"{kind}_mAP computed here is {computed:.4f}, but {logged:.3f} was logged for these: "
                 "predictions or annotations have changed since, or other ones were given."

@@ -3,9 +3,12 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from mmgn.datasets.check.findings import Findings
+from mmgn.datasets.check.table import find_entries, is_number
 from mmgn.report.workdir import WorkDir
 
 ANNOTATION_KEYS = {
@@ -111,7 +114,7 @@ def _test_command(work: WorkDir) -> str:
 def _read_json(path: Path, kind: type, what: str) -> Any:
     try:
         content = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON ({error}); write it again") from error
     if not isinstance(content, kind):
         raise ValueError(f"{path} must hold {what}, got a JSON {type(content).__name__}")
@@ -138,6 +141,13 @@ def read_annotations(path: Path) -> dict[str, Any]:
         if not isinstance(truth.get(name), list):
             raise ValueError(f"{path} has no list {name!r}; it must be a COCO annotation file")
         _check_entries(f"{path}, {name}", truth[name], keys)
+    findings = Findings(str(path), limit=1)
+    find_entries(truth, findings)
+    if findings.errors:
+        raise ValueError(f"{path}: {'; '.join(chain.from_iterable(findings.examples.values()))}")
+    for name in ("images", "categories"):
+        if len({type(entry["id"]) for entry in truth[name]}) > 1:
+            raise ValueError(f"{path}: the ids of {name} are numbers and text; COCO's are numbers")
     for annotation in truth["annotations"]:
         annotation.setdefault("iscrowd", 0)
     return truth
@@ -145,9 +155,12 @@ def read_annotations(path: Path) -> dict[str, Any]:
 
 def _check_results(path: Path, results: list[Any], kind: str, ann_file: Path, truth: dict[str, Any]) -> None:
     _check_entries(str(path), results, ("image_id", "category_id", "score", SHAPES[kind]))
+    for index, entry in enumerate(results):
+        if not (is_number(entry["score"]) and 0 <= entry["score"] <= 1):
+            raise ValueError(f"{path}: the score of entry {index} must be from 0 to 1, got {entry['score']!r:.80}")
     for key, name in (("image_id", "images"), ("category_id", "categories")):
         known = {entry["id"] for entry in truth[name]}
-        used = {str(entry[key]): entry[key] for entry in results}
+        used = {repr(entry[key]): entry[key] for entry in results}
         unknown = [number for number in used.values() if isinstance(number, (dict, list)) or number not in known]
         if unknown:
             first = ", ".join(map(repr, sorted(unknown, key=lambda number: str(number).zfill(20))[:3]))

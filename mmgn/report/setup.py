@@ -98,17 +98,27 @@ def describe(config: Mapping[str, Any]) -> Setup:
     if not isinstance(model, Mapping):
         return Setup()
     backbone = _at(model, ("backbone",))
-    loop = config.get("train_cfg") or {}
+    epochs = mapping(config.get("train_cfg")).get("max_epochs")
     return Setup(
         detector=_type(model),
         backbone=_backbone(backbone),
         neck="C4" if _at(model, ("roi_head", "shared_head")) else _type(_at(model, ("neck",))),
         box_head=_box_head(_at(model, ("roi_head", "bbox_head"))),
         norms=_norms(model),
-        epochs=loop.get("max_epochs"),
+        epochs=epochs if type(epochs) is int else None,
         milestones=_milestones(config.get("param_scheduler")),
         pretrained=bool(_loads(backbone.get("init_cfg")) or backbone.get("pretrained") or config.get("load_from")),
     )
+
+
+def mapping(setting: Any) -> Mapping[str, Any]:
+    """Return a setting that ought to be a dict, an empty one in the place of anything else."""
+    return setting if isinstance(setting, Mapping) else {}
+
+
+def string(setting: Any) -> str:
+    """Return a setting that ought to be a string, an empty one in the place of anything else."""
+    return setting if isinstance(setting, str) else ""
 
 
 def _value(node: ast.expr) -> Any:
@@ -192,6 +202,7 @@ def _norm(norm: Mapping[str, Any], owner: Mapping[str, Any]) -> str:
 
 def _milestones(schedulers: Any) -> tuple[int, ...] | None:
     for scheduler in schedulers if isinstance(schedulers, (list, tuple)) else [schedulers]:
-        if isinstance(scheduler, Mapping) and scheduler.get("milestones"):
-            return tuple(scheduler["milestones"])
+        milestones = mapping(scheduler).get("milestones")
+        if isinstance(milestones, (list, tuple)) and milestones and all(type(step) is int for step in milestones):
+            return tuple(milestones)
     return None

@@ -1,13 +1,16 @@
 """Reads an MMEngine work directory: scalars of all its runs, the configuration as text, run.json."""
 
+import glob
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mmgn.report.setup import read_config
+from mmgn.report.record import read_record
+from mmgn.report.setup import mapping, read_config, string
 
 
 @dataclass
@@ -44,21 +47,22 @@ class WorkDir:
         metrics = [m for stage in ("test", "val") for m in _listed(self.config.get(f"{stage}_evaluator"))]
         metrics = [m for m in metrics if m.get("ann_file")]
         metric = next((m for m in metrics if m.get("outfile_prefix")), metrics[0] if metrics else {})
-        dataset = (self.config.get("test_dataloader") or {}).get("dataset") or {}
+        dataset = mapping(mapping(self.config.get("test_dataloader")).get("dataset"))
         while isinstance(dataset.get("dataset"), Mapping):
             dataset = dataset["dataset"]
-        images = (dataset.get("data_prefix") or {}).get("img")
+        images = mapping(dataset.get("data_prefix")).get("img")
         paths = {
             "ann_file": metric.get("ann_file"),
-            "img_dir": None if images is None else Path(dataset.get("data_root") or "") / images,
+            "img_dir": os.path.join(string(dataset.get("data_root")), images) if isinstance(images, str) else None,
             "results_prefix": metric.get("outfile_prefix"),
         }
         # Paths of a configuration are relative to the folder that the run was started in: this one, with luck.
-        found = {key: str(Path(path).absolute()) for key, path in paths.items() if path}
+        found = {key: str(Path(path).absolute()) for key, path in paths.items() if string(path)}
         prefix = Path(found.get("results_prefix", ""))
-        if prefix.name and not any(prefix.parent.glob(f"{prefix.name}.*.json")):
+        if prefix.name and not any(prefix.parent.glob(f"{glob.escape(prefix.name)}.*.json")):
             found["results_prefix"] = prefix.name
-        return found | {"classes": (dataset.get("metainfo") or {}).get("classes")}
+        classes = mapping(dataset.get("metainfo")).get("classes")
+        return found | {"classes": classes if isinstance(classes, (list, tuple)) else None}
 
 
 def read_work_dir(path: Path) -> WorkDir:
@@ -93,24 +97,13 @@ def read_work_dir(path: Path) -> WorkDir:
     if (last := path / "last_checkpoint").is_file():
         work.last_checkpoint = last.read_text(encoding="utf-8", errors="replace").strip()
     if (record := path / "run.json").is_file():
-        work.record = _read_record(record)
+        work.record = read_record(record)
     return work
 
 
 def _listed(settings: Any) -> list[Mapping[str, Any]]:
     entries = settings if isinstance(settings, (list, tuple)) else [settings]
     return [entry for entry in entries if isinstance(entry, Mapping)]
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); remove it to report without it") from error
-    sections = [record.get(name, {}) for name in ("train", "evaluation")] if isinstance(record, dict) else [None]
-    if not all(isinstance(section, dict) for section in sections):
-        raise ValueError(f"{path} is not a record of RunRecordHook; remove it to report without it")
-    return record
 
 
 def _read_scalars(path: Path, notes: list[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -121,7 +114,7 @@ def _read_scalars(path: Path, notes: list[str]) -> tuple[list[dict[str, Any]], l
     for number, text in lines:
         try:
             line = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if number == lines[-1][0]:
                 notes.append(f"The last line of {path} is torn, as a killed run leaves it; it was skipped.")
                 break

@@ -165,6 +165,8 @@ def test_masks_are_needed_to_judge_masks(coco):
         (1, {"segmentation": {"size": [160, 160], "counts": "1X3"}}, "segm", r"1 of \d+ results have masks .* size"),
         (0, {"segmentation": {"size": [160, 160], "counts": "1X3"}}, "segm", r"1 of \d+ annotations have .* size"),
         (0, {"segmentation": {"size": [160, 160], "counts": [7, 8]}}, "segm", r"1 of \d+ annotations have .* size"),
+        # Its outline would take 20 GB.
+        (0, {"segmentation": [[0, 0, 1e9, 0, 0, 1e9]]}, "segm", "a polygon of 3 points may be 6000000000 pixels long"),
         (0, {"segmentation": {"counts": "1X3"}}, "segm", "annotations have masks that cannot be read"),
     ],
 )

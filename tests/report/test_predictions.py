@@ -90,6 +90,16 @@ def test_masks_of_other_images(work_dir, coco_set, mask):
         ("{}", "must hold COCO results, a list, got a JSON dict"),
         ('[{"image_id": 1, "score": 1}]', "entry 0 lacks category_id, bbox: {'image_id': 1"),
         ("[3]", "entry 0 lacks image_id"),
+        ("[" * 10_000, "is not valid JSON"),
+        (
+            '[{"image_id": [1], "category_id": 7, "score": 1, "bbox": [1, 2, 3, 4]}]',
+            "1 of its 1 different image_id are not",
+        ),
+        (
+            '[{"image_id": 1, "category_id": 7, "score": "1", "bbox": [1, 2, 3, 4]}]',
+            "score of entry 0 must be from 0 to 1",
+        ),
+        ('[{"image_id": 1, "category_id": 7, "score": 2, "bbox": [1, 2, 3, 4]}]', "score of entry 0 must be .*, got 2"),
     ],
 )
 def test_damaged_results(work_dir, text, message):
@@ -104,6 +114,14 @@ def test_damaged_results(work_dir, text, message):
         ('{"images": []}', "has no list 'categories'"),
         ('{"images": [{"id": 1}]}', "images: entry 0 lacks file_name, width, height"),
         ("[]", "must hold COCO annotations"),
+        (
+            '{"images": [{"id": {}, "file_name": "a", "width": 8, "height": 8}], "categories": []}',
+            "id must be an integer",
+        ),
+        (
+            '{"images": [], "categories": [{"id": 1, "name": "a"}, {"id": "b", "name": "b"}]}',
+            "ids of categories are numbers",
+        ),
     ],
 )
 def test_damaged_annotations(work_dir, coco_set, text, message):

@@ -72,6 +72,36 @@ def test_damaged_record(tmp_path, lines, text):
         read_work_dir(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "section, key, value, told",
+    [
+        ("train", "seconds", "x", "train.seconds must be a finite number, got 'x'"),
+        ("train", "seconds", float("nan"), "train.seconds must be a finite number, got nan"),
+        ("train", "max_iters", 1.5, "train.max_iters must be whole, got 1.5"),
+        ("train", "norms", {"rows": [[1]], "warnings": []}, "train.norms must be an object of rows and warnings"),
+        ("evaluation", "ann_file", ["a"], r"evaluation.ann_file must be text, got \['a'\]"),
+        ("evaluation", "config", 7, "evaluation.config must be text, got 7"),
+        ("evaluation", "classes", 0.5, "evaluation.classes must be a list of names, got 0.5"),
+        ("evaluation", "metrics", [], r"evaluation.metrics must be an object, got \[\]"),
+    ],
+)
+def test_a_records_field_of_another_type_is_named(tmp_path, lines, section, key, value, told):
+    lines.write(tmp_path, "20250101_000000", [lines.train(1, 1.0)])
+    (tmp_path / "run.json").write_text(json.dumps({section: {key: value}}))
+    with pytest.raises(ValueError, match=rf"run\.json: {told}.*remove it to report without it"):
+        read_work_dir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["test_dataloader = 3", "test_dataloader = dict(dataset=dict(data_prefix=dict(img=2), metainfo=dict(classes=1)))"],
+)
+def test_settings_of_another_type_are_no_settings(tmp_path, lines, text):
+    path = lines.write(tmp_path, "20250101_000000", [lines.train(1, 1.0)])
+    path.with_name("config.py").write_text(text)
+    assert read_work_dir(tmp_path).evaluation == {"classes": None}
+
+
 def test_missing_directory(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no work directory .*nowhere"):
         read_work_dir(tmp_path / "nowhere")
