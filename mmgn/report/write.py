@@ -98,14 +98,17 @@ def write_comparison(
 def read_headline(index: PathLike) -> str:
     """Return the headline as text, of the report or comparison whose ``index.html`` this is."""
     metrics = json.loads(Path(index).with_name("metrics.json").read_text(encoding="utf-8"))
-    return (comparison_tables if metrics["kind"] == "comparison" else tables).headline_text(metrics)
+    text = (comparison_tables if metrics["kind"] == "comparison" else tables).headline_text(metrics)
+    # A terminal obeys what a name says.
+    return "".join(sign if sign.isprintable() or sign == "\n" else repr(sign)[1:-1] for sign in text)
 
 
 def _write(folder: Path, pictures: dict[str, bytes], metrics: dict[str, Any], text: str, html: str) -> None:
     files = pictures | {
         "metrics.json": (json.dumps(metrics, indent=2, allow_nan=False) + "\n").encode(),
-        "report.md": text.encode(),
-        "index.html": html.encode(),
+        # JSON, which names come from, has halves of characters that no file does.
+        "report.md": text.encode(errors="replace"),
+        "index.html": html.encode(errors="replace"),
     }
     folder.mkdir(parents=True, exist_ok=True)
     replaced = _pictures(folder)
