@@ -20,19 +20,22 @@ def moment(source, ranks, first):
     return {"part": source.uniform(0, 0.9 if first else 0.4), "rank": source.randrange(ranks)}
 
 
-def test_trainings_killed_at_random_moments_end_with_the_same_bits(killed_trainings, figures):
-    rows = []
-    for ranks in (1, 2):
-        source = random.Random(ranks)
-        plan = [[moment(source, ranks, number == 0) for number in range(KILLS)] for _ in range(TRAININGS)]
-        whole, killed = killed_trainings(ranks, plan)
-        kills = sum(training["killed"] for training in killed)
-        # A run may be over before its moment.
-        assert kills >= 30
-        lost = sum(training["seconds"] - whole["seconds"] for training in killed)
-        rows.append(
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_trainings_killed_at_random_moments_end_with_the_same_bits(killed_trainings, figures, ranks):
+    source = random.Random(ranks)
+    plan = [[moment(source, ranks, number == 0) for number in range(KILLS)] for _ in range(TRAININGS)]
+    whole, killed = killed_trainings(ranks, plan)
+    # A run may be over before its moment.
+    kills = sum(training["killed"] for training in killed)
+    assert kills >= 30
+    lost = sum(training["seconds"] - whole["seconds"] for training in killed)
+    figures(
+        f"interrupted_{ranks}",
+        f"SIGKILL of {'the process' if ranks == 1 else 'one of the two processes'} of a training at random moments, "
+        "and --resume: weights, EMA, optimizer, schedules, random states and the best checkpoint at the end, against "
+        "those of a training that was not killed",
+        [
             {
-                "processes": ranks,
                 "trainings": len(killed),
                 "kills": kills,
                 "while a checkpoint was written": sum(training["writing"] for training in killed),
@@ -41,10 +44,5 @@ def test_trainings_killed_at_random_moments_end_with_the_same_bits(killed_traini
                 "seconds of a training": whole["seconds"],
                 "seconds lost by a kill": lost / kills,
             }
-        )
-    figures(
-        "interrupted",
-        "SIGKILL of a training's process, or of one of its two, at random moments: weights, EMA, optimizer, schedule, "
-        "random states and best checkpoint at the end, against those of a training that was not killed",
-        rows,
+        ],
     )

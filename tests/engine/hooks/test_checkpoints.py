@@ -10,6 +10,7 @@ import torch
 from mmengine.hooks import Hook
 
 from mmgn.engine.files import WriteError, write_whole
+from mmgn.engine.hooks.checkpoints import SafeCheckpointHook
 from mmgn.engine.training import TrainingError, explain, train
 
 
@@ -153,3 +154,34 @@ def test_a_file_is_whole_or_as_it_was(tmp_path):
         write_whole(file, b"newer")
     assert file.read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_what_a_killed_process_had_no_time_to_remove_is_removed(build_runner, monkeypatch):
+    keeping = {"max_keep_ckpts": 1, "save_best": "coco/segm_mAP"}
+
+    class Killed(Exception):
+        pass
+
+    remove = SafeCheckpointHook._remove
+
+    def end_before(kind):
+        def removing(hook, path):
+            if path and Path(path).name.startswith(kind):
+                raise Killed
+            remove(hook, path)
+
+        monkeypatch.setattr(SafeCheckpointHook, "_remove", removing)
+
+    end_before("epoch")
+    runner = build_runner(scores=[0.1], checkpoint=keeping)
+    with pytest.raises(Killed):
+        train(runner)
+    assert names(runner) == ["best_coco_segm_mAP_epoch_1.pth", "epoch_1.pth", "epoch_2.pth", "last_checkpoint"]
+    end_before("best")
+    with pytest.raises(Killed):
+        train(build_runner(scores=[0.05, 0.2], checkpoint=keeping, resume=True))
+    best = ["best_coco_segm_mAP_epoch_1.pth", "best_coco_segm_mAP_epoch_3.pth"]
+    assert names(runner) == [*best, "epoch_3.pth", "last_checkpoint"]
+    monkeypatch.undo()
+    train(build_runner(scores=[], checkpoint=keeping, resume=True))
+    assert names(runner) == [best[1], "epoch_3.pth", "last_checkpoint"]

@@ -48,3 +48,47 @@ def test_a_last_validation_that_was_killed_is_made_up_once(build_runner, loop):
     assert len(list(folder.glob("best_coco_segm_mAP_*_*.pth"))) == 1
     # There is no other score to be given.
     train(build_runner(hooks=RECORDED, scores=[], resume=True, **given))
+
+
+class KilledAfter(Hook):
+    """Ends the process in the third epoch, or in the validation before it."""
+
+    def __init__(self, validating):
+        self.validating = validating
+
+    def before_val(self, runner):
+        if self.validating and runner.iter == 8:
+            raise SystemExit
+
+    def before_train_epoch(self, runner):
+        if runner.epoch == 2:
+            raise SystemExit
+
+
+@pytest.mark.parametrize("validating", [True, False])
+def test_a_validation_within_a_training_is_made_up(build_runner, validating):
+    # A metric that goes down at once, and a rate that goes down with it: the checkpoint is from before.
+    plateau = {"type": "ReduceOnPlateauLR", "monitor": "coco/segm_mAP", "rule": "greater", "patience": 0, "factor": 0.5}
+    given = dict(checkpoint={"save_best": "coco/segm_mAP"}, param_scheduler=[plateau])
+    scores = [0.5, 0.4, 0.45]
+    whole = build_runner(scores=scores, **given)
+    train(whole)
+    first = build_runner(hooks=[*RECORDED, KilledAfter(validating)], scores=scores, **given)
+    with pytest.raises(SystemExit):
+        train(first)
+    resumed = build_runner(hooks=RECORDED, scores=scores[1:], resume=True, **given)
+    train(resumed)
+    assert resumed.optim_wrapper.get_lr() == whole.optim_wrapper.get_lr()
+    folder = Path(resumed.work_dir)
+    with (folder / "results.csv").open(newline="") as file:
+        assert [row["coco/segm_mAP"] for row in csv.DictReader(file)] == ["0.5", "0.4", "0.45"]
+    assert [path.name for path in folder.glob("best*")] == ["best_coco_segm_mAP_epoch_1.pth"]
+
+
+def test_what_a_checkpoint_knows_to_be_validated_is_not_validated_again(build_runner):
+    given = dict(checkpoint={"save_best": "coco/segm_mAP"})
+    first = build_runner(hooks=[*RECORDED, KilledAfter(False)], scores=[0.4, 0.5], **given)
+    with pytest.raises(SystemExit):
+        train(first)
+    # The second was the best, and its checkpoint is saved again.
+    train(build_runner(hooks=RECORDED, scores=[0.6], resume=True, **given))
