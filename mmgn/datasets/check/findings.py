@@ -13,6 +13,7 @@ KINDS = {
     "malformed_image": ("error", "entry of images that lacks a valid id, file_name, width or height"),
     "malformed_annotation": ("error", "annotation that lacks a valid id, image_id, category_id, bbox or area"),
     "malformed_category": ("error", "category that lacks a valid id or name"),
+    "duplicate_key": ("error", "key given twice in one object: JSON readers take the last, silently"),
     "duplicate_image_id": ("error", "image id used before"),
     "duplicate_annotation_id": ("error", "annotation id used before: mmdet refuses the file"),
     "duplicate_category_id": ("error", "category id used before"),

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -77,21 +78,31 @@ def read_table(ann_file: str | os.PathLike[str], findings: Findings, polygons: b
         OSError: it cannot be read.
     """
     data = Path(ann_file).read_bytes()
+    repeated: list[str] = []
     try:
-        content = _parse(data, polygons)
+        content = _parse(data, polygons, repeated)
     except (ValueError, RecursionError) as error:
         why = "nested too deeply" if isinstance(error, RecursionError) else error
         findings.add("malformed_file", [f"not JSON: {why}"])
         return None
+    findings.add("duplicate_key", repeated, show)
     return find_entries(content, findings)
 
 
-def _parse(data: bytes, polygons: bool) -> Any:
+def _parse(data: bytes, polygons: bool, repeated: list[str]) -> Any:
+    """Return what a file holds; the keys that stand twice in an object are added to ``repeated``, of a whole file."""
     if not polygons:
         # A text that this cuts wrongly is not COCO's; the whole one tells what is the matter.
         with suppress(ValueError, RecursionError):
             return json.loads(_POLYGONS.sub(b'"segmentation": true', data))
-    return json.loads(data)
+
+    def make(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            repeated.extend(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        return made
+
+    return json.loads(data, object_pairs_hook=make)
 
 
 @contextmanager
