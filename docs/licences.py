@@ -12,7 +12,11 @@ from tables import fill, table
 PAGE = Path(__file__).with_name("licences.md")
 CONSTRAINTS = Path(__file__).parents[1] / "constraints.txt"
 #: What their files say, where their metadata say nothing.
-UNSAID = {"cuda-toolkit": "LicenseRef-NVIDIA-Proprietary", "faster-coco-eval": "Apache-2.0"}
+UNSAID = {
+    "atheris": "Apache-2.0",
+    "cuda-toolkit": "LicenseRef-NVIDIA-Proprietary",
+    "faster-coco-eval": "Apache-2.0",
+}
 #: The first that a licence's text has tells its kind.
 KINDS = {
     "proprietary": r"proprietary",
