@@ -2,7 +2,6 @@
 
 import functools
 import os
-import pickle
 import shutil
 import ssl
 import subprocess
@@ -15,32 +14,13 @@ import pytest
 
 pytest.importorskip("mmdet")
 
+import doors
 import gadgets
 import numpy as np
 import torch
-from mmengine.runner import CheckpointLoader
 
-from mmgn.compat import checkpoint
 from mmgn.compat.checkpoint import CheckpointError
 from mmgn.engine.data_code import check_runs_nothing
-from mmgn.evaluation.dumps import read_dump
-from mmgn.weights import read_checkpoint, safe_pickle
-
-checkpoint.install()
-
-
-def load(path):
-    CheckpointLoader.load_checkpoint(str(path), map_location="cpu", logger="silent")
-
-
-#: Name -> what reads a file, the formats that it may be in, and what it raises.
-DOORS = {
-    "CheckpointLoader": (load, tuple(gadgets.FORMATS), CheckpointError),
-    "read_checkpoint": (read_checkpoint, tuple(gadgets.FORMATS), CheckpointError),
-    "safe_pickle": (lambda path: safe_pickle.load(path.open("rb")), ("pickle",), pickle.UnpicklingError),
-    "read_dump": (read_dump, ("pickle",), ValueError),
-    "ann_file": (lambda path: check_runs_nothing({"ann_file": str(path)}, "dataset"), ("pickle",), ValueError),
-}
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +48,7 @@ def test_no_door_runs_it(name, tmp_path, monkeypatch):
         warnings.simplefilter("ignore")
         for protocol in (2, 4, 5):
             raw = gadgets.raw(name, marker, protocol)
-            for door, (read, formats, error) in DOORS.items():
+            for door, (read, formats, error) in doors.DOORS.items():
                 for kind in formats:
                     path = tmp_path / ("x.pkl" if kind == "pickle" else "x.pth")
                     path.write_bytes(gadgets.FORMATS[kind](raw))
@@ -87,7 +67,7 @@ def test_torchscript_runs_nothing(tmp_path):
     torch.load(path, weights_only=False)
     assert marker.exists()
     marker.unlink()
-    for read in (load, read_checkpoint):
+    for read in (doors.load, doors.read_checkpoint):
         with pytest.raises(CheckpointError, match="TorchScript"):
             read(path)
     assert not marker.exists()
@@ -101,7 +81,7 @@ def test_package_runs_nothing(tmp_path):
     torch.package.PackageImporter(path).import_module("own")
     assert marker.exists()
     marker.unlink()
-    for read in (load, read_checkpoint):
+    for read in (doors.load, doors.read_checkpoint):
         with pytest.raises(CheckpointError):
             read(path)
     assert not marker.exists()
@@ -148,7 +128,7 @@ def test_download_runs_nothing(url, tmp_path):
             file = f"{gadgets.NAMES.index(name)}-{kind}.pth"
             (tmp_path / "www" / file).write_bytes(wrap(gadgets.raw(name, marker)))
             with pytest.raises(CheckpointError, match=file):
-                load(f"{url}/{file}")
+                doors.load(f"{url}/{file}")
     assert not marker.exists()
 
 
@@ -158,7 +138,7 @@ def test_stranger_with_a_certificate_of_his_own_is_not_asked(certificate, url, t
     monkeypatch.delenv("SSL_CERT_FILE")
     torch.save({"state_dict": {}}, tmp_path / "www/x.pth")
     with pytest.raises(OSError, match="certificate verify failed"):
-        load(f"{url}/x.pth")
+        doors.load(f"{url}/x.pth")
 
 
 def test_cache_of_annotations_runs_nothing(tmp_path):
@@ -214,9 +194,6 @@ def test_data_that_only_hold_data_pass(tmp_path):
         check_runs_nothing({"data_root": str(tmp_path), "proposal_file": name}, "train_dataloader.dataset")
 
 
-CONFIG = "digits/mask-rcnn_r18-mini_fpn_fusedgn-all_digits.py"
-
-
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     from mmgn.datasets.digits import make_digits
@@ -226,37 +203,11 @@ def digits(tmp_path_factory):
     return folder
 
 
-TOOLS = {
-    "--resume": ("train.py", CONFIG, "--skip-preflight", "--resume", "{pth}"),
-    "load_from": ("train.py", CONFIG, "--skip-preflight", "--cfg-options", "load_from={pth}"),
-    "init_cfg": (
-        *("train.py", CONFIG, "--skip-preflight", "--cfg-options"),
-        *("model.backbone.init_cfg.type=Pretrained", "model.backbone.init_cfg.checkpoint={pth}"),
-    ),
-    "proposal_file": ("train.py", CONFIG, "--cfg-options", "train_dataloader.dataset.proposal_file={pkl}"),
-    "test.py": ("test.py", CONFIG, "{pth}"),
-    "test.py's ann_file": ("test.py", CONFIG, "{pth}", "--cfg-options", "test_evaluator.ann_file={pkl}"),
-    "predict.py": ("predict.py", CONFIG, "{pth}", "data/digits/val", "--out", "predicted", "--device", "cpu"),
-    "convert_checkpoint.py": ("convert_checkpoint.py", "{pth}", "converted.pth"),
-    "convert_checkpoint.py, a pickle": ("convert_checkpoint.py", "{pkl}", "converted.pth"),
-    "eval_results.py": ("eval_results.py", "{pkl}", "--ann-file", "data/digits/annotations/instances_val.json"),
-    "report.py": (
-        *("report.py", "{pkl}", "--ann-file", "data/digits/annotations/instances_val.json"),
-        *("--img-dir", "data/digits/val", "--out", "report"),
-    ),
-}
-
-
-@pytest.mark.parametrize("door", TOOLS)
+@pytest.mark.parametrize("door", doors.TOOLS)
 def test_no_tool_runs_it(door, digits, tmp_path, call_tool, monkeypatch):
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     marker = tmp_path / "marker"
-    raw = gadgets.raw("os.system", marker)
-    (tmp_path / "x.pth").write_bytes(gadgets.as_zip(raw))
-    (tmp_path / "x.pkl").write_bytes(raw)
-    tool, *args = (arg.format(pth=tmp_path / "x.pth", pkl=tmp_path / "x.pkl") for arg in TOOLS[door])
-    if tool in ("train.py", "test.py"):
-        args[1:1] = ["--work-dir", str(tmp_path / "work")]
+    tool, *args = doors.command(door, gadgets.raw("os.system", marker), tmp_path)
     status, said = call_tool(digits, tool, *args)
     assert status not in (0, 2), said
     assert f"{tool}: " in said.splitlines()[-1] and "/x.p" in said.splitlines()[-1], said
