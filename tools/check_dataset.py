@@ -15,6 +15,7 @@ import mmgn  # noqa: F401  # before mmdet: it serves mmcv's ops
 from mmgn.datasets.check import KINDS, check_dataset
 from mmgn.engine.config import load_config
 from mmgn.engine.data import SPLITS, datasets, find_ann_file, find_classes, find_img_dir
+from mmgn.engine.disk import readable
 
 
 def parse_args() -> argparse.Namespace:
@@ -81,6 +82,7 @@ def find_sources(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
         yield dict(ann_file=ann_file, img_dir=img_dir, classes=names)
 
 
+@readable
 def main() -> None:
     """Check."""
     args = parse_args()

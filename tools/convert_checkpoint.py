@@ -14,6 +14,7 @@ from typing import Any
 
 import mmgn  # noqa: F401  # before mmdet: it serves mmcv's ops
 from mmgn.engine.config import load_config
+from mmgn.engine.disk import told
 from mmgn.engine.model import build_model
 from mmgn.weights import LAYOUTS, check_destination, convert, read_checkpoint, write_checkpoint
 
@@ -57,7 +58,7 @@ def main() -> None:
         origin = f"{args.src.name} ({report.source})"
         write_checkpoint(args.dst, weights, args.to, origin=origin, force=args.force)
     except (OSError, ValueError, TypeError, ImportError, RuntimeError) as error:
-        raise SystemExit(f"convert_checkpoint.py: {error}") from None
+        raise SystemExit(f"convert_checkpoint.py: {told(error)}") from None
     print(f"wrote {args.dst}: {len(weights)} keys, {args.dst.stat().st_size / 2**20:.1f} MiB")
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import mmgn  # noqa: F401  # before mmdet: it serves mmcv's ops
 from mmgn.engine import data
 from mmgn.engine.config import load_config
+from mmgn.engine.disk import readable
 from mmgn.engine.test_options import check_writable
 from mmgn.evaluation import FIGURES, Analysis, analyse
 from mmgn.evaluation.dumps import coco_results, read_dump
@@ -98,6 +99,7 @@ def print_figures(judged: dict[str, Analysis]) -> None:
         print(f"{name:8}" + "".join("       -" if value is None else f"{value:8.4f}" for value in values))
 
 
+@readable
 def main() -> None:
     """Evaluate."""
     args = parse_args()

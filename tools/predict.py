@@ -15,6 +15,7 @@ import torch
 import mmgn  # noqa: F401  # before mmdet: it serves mmcv's ops
 from mmgn.compat.checkpoint import CheckpointError
 from mmgn.engine.config import load_config
+from mmgn.engine.disk import told
 from mmgn.engine.inference import Predictor, find_images, write_predictions
 from mmgn.engine.test_options import check_writable
 from mmgn.report.predictions import read_annotations
@@ -74,7 +75,7 @@ def main() -> None:
             predictor, images, args.out, batch_size=args.batch_size, score_thr=args.score_thr, truth=truth
         )
     except (CheckpointError, OSError, ValueError) as error:
-        raise SystemExit(f"predict.py: {error}") from None
+        raise SystemExit(f"predict.py: {told(error)}") from None
     print(f"{args.out}: {len(images) - len(unreadable)} images predicted")
     if unreadable:
         names = ", ".join(map(str, unreadable[:5]))

@@ -106,12 +106,13 @@ def main() -> None:
     import mmgn  # noqa: F401  # before mmdet: it serves mmcv's ops
     from mmgn.datasets.digits import make_digits
     from mmgn.engine.config import load_config, record_run
+    from mmgn.engine.disk import told
 
     print(f"Digits: {args.data_dir}")
     try:
         digits = make_digits(args.data_dir)
-    except (FileExistsError, ImportError) as error:
-        raise SystemExit(f"quickstart.py: {error}") from None
+    except (ImportError, OSError) as error:
+        raise SystemExit(f"quickstart.py: {told(error)}") from None
     if earlier_run:
         set_aside(args.work_dir)
 
@@ -127,11 +128,13 @@ def main() -> None:
     record_run(cfg)
 
     print(f"Training: {Path(CONFIG).stem}, {cfg.train_cfg.max_epochs} epochs")
-    build_runner(cfg).train()
-
     from mmgn.report import read_headline, write_report
 
-    page = write_report(args.work_dir)
+    try:
+        build_runner(cfg).train()
+        page = write_report(args.work_dir)
+    except OSError as error:
+        raise SystemExit(f"quickstart.py: {told(error)}") from None
     print(read_headline(page))
     print(f"Report:      {page} (also report.md and metrics.json)")
     print(f"Checkpoint:  {(args.work_dir / 'last_checkpoint').read_text().strip()}")

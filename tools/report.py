@@ -48,8 +48,12 @@ def main() -> None:
                 results_prefix=args.results_prefix,
                 max_images=24 if args.max_images is None else args.max_images,
             )
-    except (ImportError, OSError, ValueError) as error:
+    except (ImportError, ValueError) as error:
         raise SystemExit(f"report.py: {error}") from None
+    except OSError as error:
+        from mmgn.engine.disk import told
+
+        raise SystemExit(f"report.py: {told(error)}") from None
     print(read_headline(index))
     print(f"\n{index}")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 import mmgn  # noqa: F401  # before mmdet: it serves mmcv's ops
+from mmgn.engine.disk import readable
 from mmgn.study.launchers import gather, write_jobs
 from mmgn.study.plan import plan
 from mmgn.study.pool import cores, threads_of
@@ -60,6 +61,7 @@ def _numbers(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(f"comma-separated integers, got {text!r}") from None
 
 
+@readable
 def main() -> None:
     """Plan, train, and write the results."""
     args = parse_args()

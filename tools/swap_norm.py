@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 import mmgn  # noqa: F401  # before mmdet: it serves mmcv's ops
+from mmgn.engine.disk import told
 from mmgn.engine.norm_swap import PARTS, TARGETS, SwapRequest, read_source, swap_norm
 from mmgn.engine.norm_swap.check import check_package
 from mmgn.engine.norm_swap.table import decay_remarks, norms_changed, settings_changed, swapped_rows
@@ -83,7 +84,7 @@ def main() -> None:
         else:
             swap(args, request)
     except (OSError, ValueError) as error:
-        raise SystemExit(f"swap_norm.py: {error}") from None
+        raise SystemExit(f"swap_norm.py: {told(error)}") from None
 
 
 if __name__ == "__main__":

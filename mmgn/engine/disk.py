@@ -35,6 +35,11 @@ def explain(error: OSError, elsewhere: str = "give another --work-dir") -> str |
     return f"{text}. {elsewhere.capitalize()}." if error.errno == errno.EROFS else f"{text}."
 
 
+def told(error: Exception) -> str:
+    """Return what a tool prints of an error, with the file where a disk is to blame."""
+    return (explain(error, "write elsewhere") if isinstance(error, OSError) else None) or str(error)
+
+
 def readable(main: Callable[[], None]) -> Callable[[], None]:
     """Decorate a tool's ``main``: a file that cannot be written is told in a line, where Python has a traceback."""
 
@@ -43,10 +48,9 @@ def readable(main: Callable[[], None]) -> Callable[[], None]:
         try:
             main()
         except OSError as error:
-            text = explain(error, "write elsewhere")
-            if text is None:
+            if explain(error) is None:
                 raise
-            raise SystemExit(f"{Path(sys.argv[0]).name}: {text}") from None
+            raise SystemExit(f"{Path(sys.argv[0]).name}: {told(error)}") from None
 
     return wrapper
 
@@ -86,7 +90,9 @@ def _written_at(error: OSError) -> str | None:
     found, place = None, error.__traceback__
     while place is not None:
         for value in place.tb_frame.f_locals.values():
-            name = getattr(value, "name", None) if isinstance(value, io.IOBase) else None
+            # Of a handler of logging too.
+            file = getattr(value, "stream", value)
+            name = getattr(file, "name", None) if isinstance(file, io.IOBase) else None
             if isinstance(name, str) and not name.startswith("<"):
                 found = name
         place = place.tb_next

@@ -165,7 +165,8 @@ def _write(path: Path, state: Mapping[str, Tensor], layout: str, suffix: str, or
     # A view would be saved with all it is a view of.
     whole = {key: value.detach().contiguous().clone() for key, value in state.items()}
     if suffix == ".safetensors":
-        _safetensors("writing").save_file(whole, str(path), metadata={"format": "pt", "converted_from": origin})
+        # Its save_file has an error of its own for a full disk.
+        path.write_bytes(_safetensors("writing").save(whole, metadata={"format": "pt", "converted_from": origin}))
         return
     content: dict[str, Any] = dict(whole)
     if suffix == ".pkl":
