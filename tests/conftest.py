@@ -57,6 +57,8 @@ def figures(request):
             "command": f"python -m pytest -m soak --figures DIR {path}",
             "rows": rows,
         }
+        # A test may have gone elsewhere.
+        folder = request.config.invocation_params.dir / folder
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{name}.json").write_text(json.dumps(report, indent=2) + "\n")
 
