@@ -244,8 +244,9 @@ def _cause(path: Path | None, error: Exception) -> str | None:
 
 
 def _may_be_data(name: str) -> bool:
-    """Tell a class from a function by its capital, without importing what a file names."""
-    return name.partition(".")[0] in _DATA_PACKAGES and name.rpartition(".")[2][:1].isupper()
+    """Tell a class from a function and a registry by its capital, without importing what a file names."""
+    own = name.rpartition(".")[2]
+    return name.partition(".")[0] in _DATA_PACKAGES and own[:1].isupper() and not own.isupper()
 
 
 def _foreign(path: Path) -> str | None:
