@@ -198,12 +198,12 @@ def _require_decodable(masks: Sequence[Any], names: Sequence[str], what: str) ->
     """
     texts, areas = [], []
     for mask in masks:
-        counts, size = (mask.get("counts"), mask.get("size")) if isinstance(mask, dict) else (None, None)
+        counts, size = (mask.get("counts"), mask.get("size")) if isinstance(mask, dict) else (None, ())
         text = counts.decode("latin-1") if isinstance(counts, bytes) else counts
         sized = isinstance(size, (list, tuple)) and len(size) == 2 and all(type(n) is int and n > 0 for n in size)
         # No list of run lengths either: pycocotools refuses them in results.
         texts.append(text if sized and isinstance(text, str) else "")
-        areas.append(math.prod(size) if sized else 0)
+        areas.append(math.prod(size or ()) if sized else 0)
     sums = sum_runs(texts)
     broken = [number for number, area in enumerate(areas) if area != sums[number]]
     if broken:

@@ -57,7 +57,7 @@ class WorkDir:
             "results_prefix": metric.get("outfile_prefix"),
         }
         # Paths of a configuration are relative to the folder that the run was started in: this one, with luck.
-        found = {key: str(Path(path).absolute()) for key, path in paths.items() if string(path)}
+        found = {key: str(Path(path).absolute()) for key, path in paths.items() if path and isinstance(path, str)}
         prefix = Path(found.get("results_prefix", ""))
         if prefix.name and not any(prefix.parent.glob(f"{glob.escape(prefix.name)}.*.json")):
             found["results_prefix"] = prefix.name
