@@ -1,8 +1,13 @@
+import copy
+import math
+
 import pytest
 
 pytest.importorskip("mmengine")
 import torch
 from mmengine.optim import build_optim_wrapper
+
+from mmgn import FusedGN
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -64,3 +69,41 @@ def test_checkpoints_go_from_one_dtype_to_another(first, then):
 def test_another_dtype_is_refused():
     with pytest.raises(ValueError, match="one of float16, bfloat16, got 'float64'"):
         build("float64")
+
+
+def step(model, wrapper, x):
+    with wrapper.optim_context(model):
+        wrapper.update_params(model(x).float().square().mean())
+
+
+def test_an_overflow_changes_no_bit_and_training_goes_on_through_a_checkpoint(tmp_path):
+    def build_norm():
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), FusedGN(8, 2), torch.nn.Conv2d(8, 2, 1))
+        optimizer = {"type": "AdamW", "lr": 0.01}
+        scale = {"init_scale": 2.0**10, "growth_interval": 3}
+        settings = {"type": "DeviceAmpOptimWrapper", "dtype": "float16", "optimizer": optimizer, "loss_scale": scale}
+        return model, build_optim_wrapper(model, settings)
+
+    model, wrapper = build_norm()
+    x = torch.randn(2, 3, 6, 6)
+    step(model, wrapper, x)
+    before = copy.deepcopy((model.state_dict(), wrapper.optimizer.state_dict()["state"]))
+    handle = model[2].register_forward_hook(lambda module, args, y: y * math.inf)
+    step(model, wrapper, x)
+    handle.remove()
+    for old, new in zip(before, (model.state_dict(), wrapper.optimizer.state_dict()["state"]), strict=True):
+        torch.testing.assert_close(new, old, rtol=0, atol=0)
+    assert wrapper.loss_scaler.get_scale() == 2.0**9
+    torch.save((model.state_dict(), wrapper.state_dict()), tmp_path / "x.pth")
+    resumed, its = build_norm()
+    weights, state = torch.load(tmp_path / "x.pth", weights_only=True)
+    resumed.load_state_dict(weights)
+    its.load_state_dict(state)
+    for _ in range(4):
+        step(model, wrapper, x)
+        step(resumed, its, x)
+    assert not before[0]["0.weight"].equal(model[0].weight)
+    torch.testing.assert_close(resumed.state_dict(), model.state_dict(), rtol=0, atol=0)
+    # Three updates after the overflow, it grows again.
+    assert its.loss_scaler.get_scale() == wrapper.loss_scaler.get_scale() == 2.0**10

@@ -1,5 +1,6 @@
 """Parts of the configs that test_launchers.py runs: what each rank ends with, one that fails, one that finds a lot."""
 
+import math
 import os
 from pathlib import Path
 
@@ -40,6 +41,18 @@ class FailingRankHook(Hook):
     def before_train_epoch(self, runner):
         if runner.epoch == 1 and get_rank() == self.rank:
             raise ZeroDivisionError("an error of one rank")
+
+
+@HOOKS.register_module()
+class NanRankHook(Hook):
+    """Has one rank's neck give NaN from the second iteration on."""
+
+    def __init__(self, rank):
+        self.rank = rank
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter == 1 and get_rank() == self.rank:
+            runner.model.module.neck.register_forward_hook(lambda module, args, maps: tuple(x * math.nan for x in maps))
 
 
 @MODELS.register_module()

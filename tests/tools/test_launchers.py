@@ -38,6 +38,8 @@ def folder(tmp_path_factory):
     (cwd / "ranks.py").write_text(CONFIG.format(base=base, more="", model="MaskRCNN"))
     more = ", dict(type='FailingRankHook', rank=1)"
     (cwd / "failing.py").write_text(CONFIG.format(base=base, more=more, model="MaskRCNN"))
+    more = ", dict(type='NanRankHook', rank=1)"
+    (cwd / "nan.py").write_text(CONFIG.format(base=base, more=more, model="MaskRCNN"))
     # What a few iterations have learned finds nothing, and nothing would tell a shard too few or too many.
     (cwd / "finding.py").write_text(CONFIG.format(base=base, more="", model="ShiftedTruth"))
     # What srun does for the ranks of a step: starts them, and ends all where one fails.
@@ -306,3 +308,11 @@ def test_missing_arguments_show_the_usage(run, name, args):
     status, output = run(name, *args)
     assert status == 2
     assert output.startswith(f"usage: tools/{name} ")
+
+
+def test_a_loss_that_is_not_finite_on_one_rank_stops_all_and_is_told_once(run):
+    status, output = run("dist_train.sh", "nan.py", 2, "--work-dir", "nan", *QUICK, *HERE)
+    assert status != 0 and "Traceback" not in output
+    (said,) = (line for line in output.splitlines() if "is not finite on rank 1" in line)
+    assert said.startswith("train.py: training has stopped after 1 iterations: the loss of iteration 2 ")
+    assert "The first module whose output is not finite is neck (FPN)" in said and "data/digits/train/0" in said
