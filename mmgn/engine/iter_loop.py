@@ -23,7 +23,7 @@ class ResumableIterLoop(IterBasedTrainLoop):
 
     def __init__(self, runner: Any, dataloader: Any, *args: Any, **kwargs: Any) -> None:
         BaseLoop.__init__(self, runner, dataloader)
-        loader = self.dataloader
+        loader: Any = self.dataloader
         self._seeded = seed_batches(loader, endless=True)
         # The parent begins to load at once, before it is known from where.
         super().__init__(runner, _NotYet(loader.dataset) if self._seeded else loader, *args, **kwargs)

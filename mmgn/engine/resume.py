@@ -36,9 +36,9 @@ def choose(cfg: Config) -> str:
         except CheckpointError as error:
             found[2] = str(error)
     broadcast_object_list(found)
-    cfg.resume, said, error = found
-    if error:
-        raise CheckpointError(error)
+    cfg.resume, said, wrong = found
+    if wrong:
+        raise CheckpointError(wrong)
     if cfg.resume:
         # mmengine goes on from load_from where it is told both.
         cfg.load_from = None

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from mmgn.compat import packages
-from mmgn.engine import launch, train_options
+from mmgn.engine import launch, resume, train_options
 from mmgn.engine.config import load_config, record_run
 from mmgn.engine.data import check_data
 from mmgn.engine.hooks.last_validation import LastValidationHook
@@ -46,8 +46,7 @@ def train_cell(config: Path, work_dir: Path, threads: int) -> None:
         check_data(cfg, "train", "val")
         record_run(cfg)
         train_options.safe_checkpoints(cfg)
-        if (work_dir / "last_checkpoint").is_file():
-            cfg.resume, cfg.load_from = True, None
+        print(resume.choose(cfg))
         runner = launch.build_runner(cfg)
         runner.register_hook(LastValidationHook())
         runner.train()
