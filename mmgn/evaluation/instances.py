@@ -1,7 +1,7 @@
 """COCO annotations and results as arrays, checked on the way."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,7 +80,7 @@ def read_objects(truth: dict[str, Any], iou_type: str, image_ids: Sequence[Any],
         sizes = {entry["id"]: (entry["height"], entry["width"]) for entry in truth["images"]}
         encode = require("mask").segmToRle
         try:
-            _require_bounded(entries)
+            require_bounded(entries)
             shapes = [
                 encode(entry["segmentation"], w=sizes[entry["image_id"]][1], h=sizes[entry["image_id"]][0])
                 for entry in entries
@@ -88,7 +88,7 @@ def read_objects(truth: dict[str, Any], iou_type: str, image_ids: Sequence[Any],
         # What pybind11 and the library make of other types and broken text.
         except (RuntimeError, LookupError, TypeError, ValueError) as error:
             raise ValueError(f"annotations have masks that cannot be read ({error})") from error
-        _require_decodable(shapes, [f"id {entry['id']}" for entry in entries], "annotations")
+        require_decodable(shapes, [f"id {entry['id']}" for entry in entries], "annotations")
     else:
         shapes = _boxes(entries, "annotations")
     return Instances(
@@ -119,7 +119,7 @@ def read_detections(
     shapes: Any
     if iou_type == "segm":
         shapes = [entry["segmentation"] for entry in entries]
-        _require_decodable(shapes, [f"number {number}" for number in kept], "results")
+        require_decodable(shapes, [f"number {number}" for number in kept], "results")
         # Small, medium and large go by the mask, whatever box comes with it.
         area = np.asarray(require("mask").area(shapes), dtype=float) if shapes else np.zeros(0)
     else:
@@ -179,7 +179,7 @@ def _boxes(entries: Sequence[dict[str, Any]], what: str) -> np.ndarray:
         raise ValueError(f"{what} have boxes that are not four numbers") from error
 
 
-def _require_bounded(entries: Sequence[dict[str, Any]]) -> None:
+def require_bounded(entries: Sequence[Mapping[str, Any]]) -> None:
     """Raise ValueError for polygons whose outline would fill the memory: the library takes it pixel by pixel."""
     for entry in entries:
         polygons = entry["segmentation"]
@@ -187,11 +187,11 @@ def _require_bounded(entries: Sequence[dict[str, Any]]) -> None:
             pixels = len(polygon) * max(map(abs, polygon), default=0)
             if pixels > _LONGEST_OUTLINE:
                 raise ValueError(
-                    f"id {entry['id']}: a polygon of {len(polygon) // 2} points may be {pixels:.0f} pixels long"
+                    f"id {entry.get('id')}: a polygon of {len(polygon) // 2} points may be {pixels:.0f} pixels long"
                 )
 
 
-def _require_decodable(masks: Sequence[Any], names: Sequence[str], what: str) -> None:
+def require_decodable(masks: Sequence[Any], names: Sequence[str], what: str) -> None:
     """Raise ValueError unless masks are in COCO's compression and of their size's pixels: the library trusts them.
 
     Of two masks that end at different pixels it would look for the end of the shorter one for ever.

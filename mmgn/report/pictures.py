@@ -10,9 +10,12 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from pycocotools import mask as mask_api
 from pycocotools.coco import COCO
+
+from mmgn.evaluation.instances import require_bounded, require_decodable
 
 #: Longer side of a picture in pixels; smaller images are enlarged so that labels can be read.
 LONG_SIDE = 440
@@ -56,7 +59,7 @@ def draw_entries(picture: Image.Image, entries: Sequence[Drawn], coco: COCO) -> 
     pixels = np.array(picture, dtype=np.float32)
     for number, drawn in enumerate(entries):
         if drawn.entry.get("segmentation"):
-            mask = mask_api.decode(coco.annToRLE(drawn.entry)).astype(bool)
+            mask = _mask(drawn.entry, coco, picture.size)
             pixels[mask] += MASK_OPACITY * (np.array(_color(drawn, number)) - pixels[mask])
     scale = LONG_SIDE / max(picture.size)
     # Boxes and labels are drawn after resizing, to be sharp at any image size.
@@ -74,6 +77,16 @@ def draw_entries(picture: Image.Image, entries: Sequence[Drawn], coco: COCO) -> 
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=82)
     return buffer.getvalue()
+
+
+def _mask(entry: Mapping[str, Any], coco: COCO, size: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return an entry's mask; what pycocotools would run out of memory or out of its array with raises ValueError."""
+    require_bounded([entry])
+    rle = coco.annToRLE(entry)
+    require_decodable([rle], [f"id {entry.get('id')}"], "entries")
+    if tuple(rle["size"]) != size[::-1]:
+        raise ValueError(f"a mask of {rle['size'][1]}×{rle['size'][0]} pixels")
+    return mask_api.decode(rle).astype(bool)
 
 
 def _draw_box(draw: ImageDraw.ImageDraw, drawn: Drawn, scale: float, color: tuple[int, int, int]) -> None:

@@ -7,6 +7,7 @@ tests/fuzz/corpus do not are added to them.
 
 import argparse
 import importlib
+import json
 import os
 import resource
 import sys
@@ -48,6 +49,10 @@ def signature(error: BaseException) -> str:
 
 def main() -> None:
     """Fuzz; the last lines on standard error are libFuzzer's figures."""
+    # To merge, libFuzzer starts this script again and again, with options of its own alone.
+    if inner := any(option.startswith("-merge_control_file") for option in sys.argv):
+        options, sys.argv[1:] = sys.argv[1:], json.loads(os.environ["MMGN_FUZZ"])
+    os.environ["MMGN_FUZZ"] = json.dumps(sys.argv[1:])
     args = parse_args()
     for made in (args.grown, args.failures):
         made.mkdir(parents=True, exist_ok=True)
@@ -75,19 +80,14 @@ def main() -> None:
             return target.fresh(rng)[:max_size]
         return target.mutate(data, rng)[:max_size]
 
-    options = [
-        f"-max_total_time={args.seconds}",
-        "-max_len=65536",
-        "-timeout=60",
-        "-report_slow_units=60",
-        "-rss_limit_mb=0",
-        "-len_control=0",
-    ]
-    options += ["-print_final_stats=1", f"-artifact_prefix={args.failures}/{args.target}-native-", f"-seed={args.seed}"]
     inputs = [str(args.grown), str(HERE / "corpus" / args.target)]
-    if args.merge:
-        options, inputs = ["-set_cover_merge=1", *options], inputs[::-1]
-    atheris.Setup([sys.argv[0], *options, *inputs], one, custom_mutator=mutate)
+    common = ["-max_len=65536", "-timeout=60", "-report_slow_units=60", "-rss_limit_mb=0"]
+    common.append(f"-artifact_prefix={args.failures}/{args.target}-native-")
+    if not inner and args.merge:
+        options = ["-set_cover_merge=1", *common, *inputs[::-1]]
+    elif not inner:
+        options = [f"-max_total_time={args.seconds}", f"-seed={args.seed}", "-len_control=0", *common, *inputs]
+    atheris.Setup([f"{sys.executable} {__file__}", *options], one, custom_mutator=mutate)
     atheris.Fuzz()
 
 

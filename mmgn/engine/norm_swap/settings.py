@@ -68,9 +68,9 @@ def _check_types(cfg: dict[str, Any]) -> None:
             continue
         if not isinstance(value, kinds):
             raise ValueError(f"{name} must be a {' or '.join(kind.__name__ for kind in kinds)}, got {value!r:.80}.")
-        entries: Iterable[Any] = ()
-        if name.endswith(("custom_keys", "custom_hooks")):
-            entries = value.values() if isinstance(value, dict) else value
+        entries: Any = value.values() if isinstance(value, dict) else value
+        if not name.endswith(("custom_keys", "custom_hooks")):
+            entries = ()
         wrong = [entry for entry in entries if not isinstance(entry, dict)]
         if wrong:
             raise ValueError(f"{name} must have dicts in it, got {wrong[0]!r:.80}.")
