@@ -1,4 +1,6 @@
 import io
+import json
+import re
 import struct
 import tracemalloc
 import zlib
@@ -25,6 +27,27 @@ def judge(run):
     for kind, results in run.predictions.results.items():
         run.analyses[kind] = analyse(run.predictions.truth, results, kind, cat_ids)
     return run
+
+
+@pytest.mark.parametrize(
+    "segmentation, told",
+    [
+        ([[0, 0, 1e9, 0, 0, 1e9]], "a polygon of 3 points may be 6000000000 pixels long"),
+        ({"size": [320, 320], "counts": "1X3"}, "masks whose counts are not"),
+        ({"size": [4, 4], "counts": [0, 16]}, "a mask of 4×4 pixels"),
+        ({"size": [320, 320], "counts": [0, 2**31]}, "."),
+    ],
+    ids=["outline", "short", "small", "long"],
+)
+def test_masks_that_pycocotools_would_crash_on_are_told_not_drawn(work_dir, coco_set, segmentation, told):
+    """Boxes alone are judged, so nothing has looked at the masks before they are drawn."""
+    (work_dir / "results.segm.json").unlink()
+    for annotation in coco_set.truth["annotations"]:
+        annotation["segmentation"] = segmentation
+    coco_set.ann_file.write_text(json.dumps(coco_set.truth))
+    gallery = draw_gallery(read_run(work_dir), 2)
+    assert gallery.pairs == []
+    assert len(gallery.missing) == 2 and all(re.search(told, text) for text in gallery.missing)
 
 
 def test_the_hardest_come_first_then_what_they_do_not_show(run):
