@@ -187,11 +187,34 @@ def test_data_that_only_hold_data_pass(tmp_path):
 
     boxes = np.zeros((3, 4), np.float32)
     content = {"val/1.jpg": InstanceData(bboxes=boxes, scores=boxes[:, 0]), "val/2.jpg": {"bboxes": boxes}}
+    content |= {"names": np.array(["1.jpg", "22.jpg"]), "id": np.uint64(3), tmp_path: np.zeros(2, ">u2")}
     mmengine.dump(content, tmp_path / "proposals.pkl")
     mmengine.dump({"metainfo": {"classes": ["a"]}, "data_list": [{"img_path": "a.jpg"}]}, tmp_path / "x.yaml")
     np.save(tmp_path / "x.npy", boxes)
     for name in ("proposals.pkl", "x.yaml", "x.npy", "none.pkl"):
-        check_runs_nothing({"data_root": str(tmp_path), "proposal_file": name}, "train_dataloader.dataset")
+        for backend in (None, {"backend": "local"}, {"backend": "LocalBackend"}):
+            entry = {"data_root": str(tmp_path), "proposal_file": name, "backend_args": backend}
+            check_runs_nothing(entry, "train_dataloader.dataset")
+    with pytest.raises(ValueError, match="bring it to this machine"):
+        check_runs_nothing(entry | {"backend_args": {"backend": "petrel"}}, "train_dataloader.dataset")
+
+
+def test_what_a_run_writes_is_not_read(digits, tmp_path):
+    """Or mmdet's DumpDetResults, whose dumps hold tensors, would let tools/test.py run once only."""
+    from mmgn.engine.config import load_config
+    from mmgn.engine.data import check_data
+
+    (tmp_path / "x.pkl").write_bytes(gadgets.raw("os.system", tmp_path / "marker"))
+    cfg = load_config(doors.CONFIG)
+    cfg.test_dataloader.dataset.update(data_root=str(digits / "data/digits"), out_file=str(tmp_path / "x.pkl"))
+    ann_file = str(digits / "data/digits/annotations/instances_val.json")
+    cfg.test_evaluator = [dict(type="CocoMetric", ann_file=ann_file)]
+    for kind, key in (("DumpDetResults", "out_file_path"), ("DumpProposals", "proposals_file")):
+        cfg.test_evaluator.append({"type": kind, key: str(tmp_path / "x.pkl")})
+    check_data(cfg, "test")
+    cfg.test_evaluator[0]["ann_file"] = str(tmp_path / "x.pkl")
+    with pytest.raises(ValueError, match=r"test_evaluator\.0\.ann_file\) is not read.*save it again as plain lists"):
+        check_data(cfg, "test")
 
 
 @pytest.fixture(scope="module")

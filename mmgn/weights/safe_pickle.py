@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, ClassVar
 import numpy as np
 
 # Types of fixed size alone: the size of others, and what they point to, a pickle could set at will.
-_DTYPES = ("b1", "i1", "i2", "i4", "i8", "u1", "f2", "f4", "f8")
+NUMBERS = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
 
 
 class StandIn:
@@ -24,19 +24,24 @@ class StandIn:
         raise NotImplementedError
 
 
-class _Dtype(StandIn):
-    """Stands for ``numpy.dtype``."""
+class Dtype(StandIn):
+    """Stands for ``numpy.dtype``, of numbers."""
 
     def __init__(self, code: str, align: bool = False, copy: bool = True) -> None:
-        if code not in _DTYPES:
-            raise pickle.UnpicklingError(f"an array's dtype is {code!r}, and only numbers are read: {_DTYPES}")
+        if not self.takes(code):
+            raise pickle.UnpicklingError(f"an array's dtype is {code!r:.40}, and only numbers are read: {NUMBERS}")
         self.dtype = np.dtype(code)
 
+    @staticmethod
+    def takes(code: Any) -> bool:
+        """Whether arrays of a type are read."""
+        return code in NUMBERS
+
     def set(self, state: Any) -> None:
-        """Take the byte order; nothing else of a number's dtype may differ from its code."""
-        _, order, subarray, names, fields, *_ = state
-        if order not in ("<", ">", "|", "=") or (subarray, names, fields) != (None, None, None):
-            raise pickle.UnpicklingError(f"an array's dtype is not a plain number: {state!r:.80}")
+        """Take the byte order; nothing else, such as the flag for objects, may differ from what the code says."""
+        _, order, *rest = state
+        if order not in ("<", ">", "|", "=") or rest != list(self.dtype.__reduce__()[2][2:]):
+            raise pickle.UnpicklingError(f"an array's dtype is not what its code says: {state!r:.80}")
         self.dtype = self.dtype.newbyteorder(order)
 
 
@@ -58,7 +63,7 @@ class PickledArray(StandIn):
         # Python 2 stored bytes as a string; the unpickler read it as latin1.
         raw = data.encode("latin1") if isinstance(data, str) else data
         sized = isinstance(shape, tuple) and all(type(side) is int and side >= 0 for side in shape)
-        if not (sized and isinstance(dtype, _Dtype) and isinstance(raw, bytes | bytearray)):
+        if not (sized and isinstance(dtype, Dtype) and isinstance(raw, bytes | bytearray)):
             raise pickle.UnpicklingError("an array's shape, dtype or data is not what numpy writes")
         if order not in ("C", "F"):
             raise pickle.UnpicklingError(f"an array's memory order is {order!r:.40}, and only C and F are read")
@@ -100,7 +105,7 @@ _GLOBALS: dict[str, Any] = {
     # Protocol 2 has no bytes: Python 3 encodes a string, or calls bytes().
     "__builtin__.bytes": _no_bytes,
     "numpy.ndarray": PickledArray,
-    "numpy.dtype": _Dtype,
+    "numpy.dtype": Dtype,
 }
 # numpy 2 moved these: files of either numpy are read.
 for _core in ("numpy.core", "numpy._core"):

@@ -140,6 +140,8 @@ def array_state(shape, data, dtype=F4, fortran=b"\x89"):
         array_state(b"K\x01\x85", b"\0" * 4, dtype=b"X\x02\x00\x00\x00f4"),
         F4 + b"(K\x03X\x01\x00\x00\x00|X\x01\x00\x00\x00ONNtb.",
         F4 + b"(K\x03X\x01\x00\x00\x00>tb.",
+        # The flag that says that it holds objects: numpy would take numbers for their addresses.
+        F4 + b"(K\x03X\x01\x00\x00\x00<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x01tb.",
         b"cnumpy\ndtype\nN}X\x03\x00\x00\x00setNs\x86b.",
         b"c_codecs\nencode\n}X\x0c\x00\x00\x00__defaults__Nsb.",
         b"ccollections\nOrderedDict\nN}X\x01\x00\x00\x00aNs\x86b.",
@@ -149,14 +151,14 @@ def array_state(shape, data, dtype=F4, fortran=b"\x89"):
     ],
 )
 def test_bytes_made_by_hand_are_refused(body):
-    before = vars(safe_pickle._Dtype).copy(), safe_pickle._encode.__defaults__
+    before = vars(safe_pickle.Dtype).copy(), safe_pickle._encode.__defaults__
     try:
         value = load(b"\x80\x02" + body)
     except Exception:
         value = None
     # The last is an array without contents, which is no tensor either.
     assert value is None or not hasattr(value, "array")
-    assert (vars(safe_pickle._Dtype).copy(), safe_pickle._encode.__defaults__) == before
+    assert (vars(safe_pickle.Dtype).copy(), safe_pickle._encode.__defaults__) == before
 
 
 @pytest.mark.parametrize(
