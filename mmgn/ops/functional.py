@@ -178,14 +178,15 @@ def _native(
     residual: Tensor | None,
 ) -> Tensor:
     weight, bias = _as_native(weight, bias, x)
-    if x.numel():
+    # N may be known at run time alone.
+    if 0 not in x.shape[1:]:
         # torch.group_norm, not F.group_norm: the latter refuses a single value per group, which a
         # 1x1 feature map of one RoI has.
-        y = torch.group_norm(_as_rows(x), num_groups, weight, bias, eps, torch.backends.cudnn.enabled)
+        y = torch.group_norm(_centred(x, num_groups), num_groups, weight, bias, eps, torch.backends.cudnn.enabled)
     else:
         y = _of_nothing(x, weight, bias)
     if not x.is_contiguous():
-        # NCHW so far, of the copy above or of CUDA's kernel.
+        # CUDA's kernel returns NCHW for channels_last; a no-op where the format was kept.
         if x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last):
             y = y.contiguous(memory_format=torch.channels_last)
         elif x.dim() == 5 and x.is_contiguous(memory_format=torch.channels_last_3d):
@@ -198,15 +199,22 @@ def _native(
     return torch.nn.functional.silu(y) if activation == "silu" else y
 
 
-def _as_rows(x: Tensor) -> Tensor:
-    """Return x in NCHW where torch's CPU kernels might see channels_last in it: in slices and 1x1 maps as well.
+def _centred(x: Tensor, num_groups: int) -> Tensor:
+    """Return x less its groups' means where torch takes its CPU kernel for channels_last; y and gradients are the same.
 
-    That kernel takes var = E[x^2] - E[x]^2, which of 1e4 +- 1 in float32 leaves nothing. float64 has digits to spare.
+    That kernel takes var = E[x^2] - E[x]^2, which of 1e4 +- 1 in float32 leaves nothing. Other dtypes' sums, float32 for
+    half precision, have digits to spare.
     """
-    if x.device.type != "cpu" or x.dim() < 4 or x.dtype is torch.float64:
+    if x.device.type != "cpu" or x.dim() < 4 or x.dtype is not torch.float32:
         return x
-    ambiguous = x.stride(1) == 1 or not x.is_contiguous()
-    return x.clone(memory_format=torch.contiguous_format) if ambiguous else x
+    if x.is_contiguous():
+        # The strides of a 1x1 map may say channels_last too.
+        return x.clone(memory_format=torch.contiguous_format) if x.stride(1) == 1 else x
+    n, c = x.shape[:2]
+    with torch.no_grad():
+        mean = x.flatten(2).mean(2).view(n, num_groups, c // num_groups).mean(2, keepdim=True)
+        mean = mean.expand(-1, -1, c // num_groups).reshape(n, c, *[1] * (x.dim() - 2))
+    return x - mean
 
 
 def _as_native(weight: Tensor | None, bias: Tensor | None, x: Tensor) -> tuple[Tensor | None, Tensor | None]:

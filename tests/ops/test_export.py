@@ -59,6 +59,17 @@ def test_export(net):
     torch.testing.assert_close(program.module()(x), net(x))
 
 
+def test_export_of_as_many_rois_as_a_mask_leaves():
+    class Head(nn.Module):
+        def forward(self, x, keep):
+            return mmgn.group_norm(x[keep], 4, activation="relu")
+
+    x = torch.randn(6, 16, 7, 7)
+    program = torch.export.export(Head(), (x, x[:, 0, 0, 0] > 0))
+    for keep in (x[:, 0, 0, 0] > -9, x[:, 0, 0, 0] > 9):
+        torch.testing.assert_close(program.module()(x, keep), Head()(x, keep))
+
+
 def test_onnx(net, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     x = torch.randn(2, 3, 8, 8)
