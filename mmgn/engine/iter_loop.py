@@ -1,6 +1,5 @@
 """ResumableIterLoop: an iteration-based training that goes on without loading what it has trained on."""
 
-import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,9 +30,27 @@ class ResumableIterLoop(IterBasedTrainLoop):
         if self._seeded:
             self.dataloader_iterator = self._batches()
 
+    def run(self) -> Any:
+        """Train to the last iteration."""
+        if not self._seeded:
+            return super().run()
+        # As the parent does, but for the batches that it loads, or has the sampler leave out, to get to this iteration.
+        runner = self.runner
+        runner.call_hook("before_train")
+        runner.call_hook("before_train_epoch")
+        while self._iter < self._max_iters and not self.stop_training:
+            runner.model.train()
+            self.run_iter(next(self.dataloader_iterator))
+            self._decide_current_val_interval()
+            due = self._iter % self.val_interval == 0 or self._iter == self._max_iters
+            if runner.val_loop is not None and self._iter >= self.val_begin and due:
+                runner.val_loop.run()
+        runner.call_hook("after_train_epoch")
+        runner.call_hook("after_train")
+        return runner.model
+
     def _batches(self) -> Iterator[Any]:
-        # The parent asks for a batch, and drops it, for each iteration before.
-        yield from itertools.repeat(None, self._iter)
+        # From the iteration on that it is first asked at.
         yield from batches_after(self.dataloader, self._iter, self.runner.seed)
 
 
