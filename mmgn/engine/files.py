@@ -54,8 +54,8 @@ def remove_leftovers(folder: str | os.PathLike[str]) -> list[Path]:
     """
     removed = []
     for path in Path(folder).glob(".*.part"):
-        # Of a file system without locks nothing is known.
-        with contextlib.suppress(OSError), path.open("rb") as file:
+        # Of a file system without locks nothing is known. NFS locks only what is open for writing.
+        with contextlib.suppress(OSError), path.open("r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink()
             removed.append(path)
