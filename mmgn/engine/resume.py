@@ -26,7 +26,7 @@ def choose(cfg: Config) -> str:
         What to tell where it is another one than ``last_checkpoint`` has named; '' otherwise.
 
     Raises:
-        CheckpointError: there are checkpoints, and none is whole.
+        CheckpointError: there are checkpoints, and none is whole; or the work dir cannot be read or written.
     """
     # Whether there is one, what to tell, what is wrong.
     found: list[Any] = [False, "", ""]
@@ -35,6 +35,9 @@ def choose(cfg: Config) -> str:
             found[:2] = _find(Path(cfg.work_dir))
         except CheckpointError as error:
             found[2] = str(error)
+        # The other ranks wait to be told.
+        except OSError as error:
+            found[2] = f"--resume cannot choose a checkpoint: {error}"
     broadcast_object_list(found)
     cfg.resume, said, wrong = found
     if wrong:

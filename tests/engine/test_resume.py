@@ -1,5 +1,7 @@
 """The checkpoint that --resume without a path goes on from."""
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -97,3 +99,29 @@ def test_what_a_killed_process_was_writing_is_removed_and_what_a_live_one_writes
     assert len(parts) == 1
     assert remove_leftovers(tmp_path) == parts
     assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
+def test_leftovers_are_removed_where_only_what_is_open_for_writing_is_locked(tmp_path, monkeypatch):
+    lock = fcntl.flock
+
+    def flock(file, how):
+        # As NFS does.
+        if not file.writable():
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    part = tmp_path / ".epoch_1.pth.1.part"
+    part.write_bytes(b"begun")
+    assert remove_leftovers(tmp_path) == [part]
+
+
+def test_a_record_that_cannot_be_written_is_told_to_all_ranks(cfg, tmp_path, monkeypatch):
+    damage(tmp_path / "epoch_3.pth", "truncated")
+    told = []
+    monkeypatch.setattr("mmgn.engine.resume.broadcast_object_list", told.append)
+    # In the place of what is written first, whoever writes it.
+    (tmp_path / f".last_checkpoint.{os.getpid()}.part").mkdir()
+    with pytest.raises(CheckpointError, match=r"--resume cannot choose a checkpoint: .*last_checkpoint .* be written"):
+        choose(cfg)
+    assert "cannot be written" in told[0][2]
