@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -21,7 +21,9 @@ class SeededBatches:
     drawn in this epoch before, and the rank: samplers that repeat an image within an epoch want it augmented anew.
     A process that loads its images itself finds its generators as they were.
 
-    Transforms that keep images of earlier calls, as mmdet's ``CachedMosaic``, still depend on them.
+    Transforms that keep images of earlier calls, as mmdet's ``CachedMosaic``, still depend on them. Libraries with
+    generators of their own, as albumentations 2, and data sets that load a batch by ``__getitems__``, are not seeded
+    for each image.
 
     Attributes:
         seed, epoch: of the next iteration's images.
@@ -46,12 +48,14 @@ class SeededBatches:
         skip, self.skip = self.skip, 0
         epoch = self.epoch
         while True:
-            draws: Counter[Hashable] = Counter()
+            draws: Counter[str] = Counter()
             for indices in self.batches:
                 before = []
                 for index in indices:
-                    before.append((index, draws[index]))
-                    draws[index] += 1
+                    # Not all that a sampler may draw is hashable.
+                    name = repr(index)
+                    before.append((index, draws[name]))
+                    draws[name] += 1
                 if skip:
                     skip -= 1
                 else:

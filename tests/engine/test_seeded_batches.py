@@ -77,6 +77,17 @@ def test_an_image_that_is_drawn_again_in_an_epoch_is_augmented_anew():
     assert len({numbers for batch in batches_after(loader, 0, 7) for numbers in batch}) == 3
 
 
+def test_an_index_may_be_a_list():
+    class Pairs(Draws):
+        def __getitem__(self, index):
+            return super().__getitem__(index["pair"])
+
+    loader = DataLoader(Pairs(), batch_sampler=[[{"pair": [1, 2]}, {"pair": [1, 2]}]], collate_fn=list)
+    seed_batches(loader)
+    (((pair, *once), (_, *again)),) = batches_after(loader, 0, 7)
+    assert pair == [1, 2] and once != again
+
+
 @pytest.mark.parametrize("sampler", [DefaultSampler, InfiniteSampler])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_endless_batches_go_on_from_any(sampler, workers):
