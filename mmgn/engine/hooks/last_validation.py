@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from mmengine.dist import broadcast
 from mmengine.hooks import Hook
-from mmengine.runner import EpochBasedTrainLoop
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 
 from mmgn.engine.hooks.checkpoints import VALIDATED
 from mmgn.engine.hooks.run_record import evaluated_iter
@@ -41,6 +41,9 @@ class LastValidationHook(Hook):
 
 def _is_due(loop: Any) -> bool:
     """Whether a loop would validate where it is."""
+    # Others may not tell when they validate.
+    if not isinstance(loop, (EpochBasedTrainLoop, IterBasedTrainLoop)):
+        return False
     loop._decide_current_val_interval()
     done, last = loop.iter, loop.max_iters
     if isinstance(loop, EpochBasedTrainLoop):

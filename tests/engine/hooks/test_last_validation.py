@@ -6,6 +6,8 @@ import pytest
 
 pytest.importorskip("mmengine")
 from mmengine.hooks import Hook
+from mmengine.registry import LOOPS as REGISTRY
+from mmengine.runner import BaseLoop
 
 from mmgn.engine.training import train
 
@@ -13,7 +15,7 @@ RECORDED = [{"type": "RunRecordHook"}, {"type": "ResultsHook"}]
 LOOPS = {
     "ResumableEpochLoop": {"max_epochs": 2},
     "EpochBasedTrainLoop": {"max_epochs": 2},
-    "IterBasedTrainLoop": {"max_iters": 8, "val_interval": 4},
+    "ResumableIterLoop": {"max_iters": 8, "val_interval": 4},
 }
 
 
@@ -92,3 +94,24 @@ def test_what_a_checkpoint_knows_to_be_validated_is_not_validated_again(build_ru
         train(first)
     # The second was the best, and its checkpoint is saved again.
     train(build_runner(hooks=RECORDED, scores=[0.6], resume=True, **given))
+
+
+@REGISTRY.register_module()
+class OneBatchLoop(BaseLoop):
+    """A loop with no more than mmengine asks for."""
+
+    iter = epoch = 0
+    max_iters = max_epochs = 1
+
+    def __init__(self, runner, dataloader):
+        super().__init__(runner, dataloader)
+        self._iter = self._epoch = 0
+
+    def run(self):
+        self.iter = 1
+        self.runner.call_hook("before_train")
+        return self.runner.model
+
+
+def test_a_loop_that_does_not_tell_when_it_validates_is_left_to_it(build_runner):
+    train(build_runner(train_cfg={"type": "OneBatchLoop"}, scores=[]))
