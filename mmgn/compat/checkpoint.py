@@ -11,7 +11,6 @@ import pickle
 import re
 import tarfile
 import threading
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 import torch
 from torch import serialization
 
-from mmgn.compat import download
+from mmgn.compat import download, file_damage
 
 _FORCE, _FORCE_NO = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
@@ -105,12 +104,12 @@ def damage(path: str | Path) -> str | None:
     if path.is_dir():
         return None
     try:
-        cause = _foreign(path) or _flipped(path)
+        cause = file_damage.foreign(path) or file_damage.flipped(path)
         if cause is None:
             allow_mmengine()
             with _WEIGHTS_ONLY:
                 # torch maps archives alone.
-                torch.load(path, map_location="cpu", weights_only=True, mmap=_is_archive(path))
+                torch.load(path, map_location="cpu", weights_only=True, mmap=file_damage.is_archive(path))
     except FileNotFoundError:
         return "it does not exist"
     except Exception as error:
@@ -196,7 +195,7 @@ def _guarded(load: Callable[..., Any], load_from_local: Callable[..., Any]) -> C
         allow_mmengine()
         local = cls._get_checkpoint_loader(filename) is load_from_local
         path = Path(filename).expanduser() if local else _cached(filename)
-        flipped = _flipped(path) if path is not None and path.is_file() else None
+        flipped = file_damage.flipped(path) if path is not None and path.is_file() else None
         if flipped is not None:
             raise CheckpointError(_describe(filename, path, local, flipped))
         try:
@@ -221,7 +220,7 @@ def _guarded(load: Callable[..., Any], load_from_local: Callable[..., Any]) -> C
 
 def _cause(path: Path | None, error: Exception) -> str | None:
     """Why a checkpoint does not load; ``None`` where the file is not to blame (network, memory, device)."""
-    foreign = None if path is None else _foreign(path)
+    foreign = None if path is None else file_damage.foreign(path)
     if foreign is not None:
         return foreign
     text = str(error)
@@ -247,51 +246,6 @@ def _may_be_data(name: str) -> bool:
     """Tell a class from a function and a registry by its capital, without importing what a file names."""
     own = name.rpartition(".")[2]
     return name.partition(".")[0] in _DATA_PACKAGES and own[:1].isupper() and not own.isupper()
-
-
-def _foreign(path: Path) -> str | None:
-    with path.open("rb") as file:
-        head = file.read(64)
-    if not head:
-        return "it is empty"
-    if head.startswith(b"version https://git-lfs"):
-        return "it is a Git LFS pointer, not the file itself, which `git lfs pull` brings"
-    if head.lstrip().startswith(b"<"):
-        return "it is a web page, probably a login or error page that answered a download"
-    if head.startswith(b"PK") and not _is_archive(path):
-        return "it is truncated: the end of the archive is missing, so saving or copying it was cut off"
-    if not head.startswith((b"PK", b"\x80")) and not tarfile.is_tarfile(path):
-        return f"it is not a checkpoint: it begins with {head[:16]!r}"
-    return None
-
-
-def _is_archive(path: Path) -> bool:
-    try:
-        return zipfile.is_zipfile(path)
-    except zipfile.BadZipFile:
-        # Of one whose directory is damaged.
-        return True
-
-
-def _flipped(path: Path) -> str | None:
-    """Tell an archive whose content has changed since it was saved: torch.load looks at no checksum."""
-    if not _is_archive(path):
-        return None
-    try:
-        with zipfile.ZipFile(path) as archive:
-            records = archive.infolist()
-            size = sum(record.file_size for record in records)
-            # torch.save compresses nothing; what does may be a bomb.
-            if size > path.stat().st_size:
-                return f"its records claim to hold {size} bytes, more than the file has"
-            # None are written under torch.serialization.set_crc32_options(False).
-            flipped = archive.testzip() if any(record.CRC for record in records) else None
-    # What a flipped bit leads zipfile to raise is not limited to BadZipFile.
-    except Exception as error:
-        return f"its archive is damaged ({error})"
-    if flipped is None:
-        return None
-    return f"the checksum of its record {flipped!r} is wrong, so its content has changed since it was saved"
 
 
 def _cached(filename: str) -> Path | None:
@@ -322,6 +276,6 @@ def _missing(filename: str) -> str:
 def _others(path: Path) -> str:
     folder = path if path.is_dir() else path.parent
     newest = sorted(folder.glob("*.pth"), key=lambda p: p.stat().st_mtime, reverse=True)
-    whole = (p.name for p in newest if p != path and _is_archive(p) and _flipped(p) is None)
+    whole = (p.name for p in newest if p != path and file_damage.is_archive(p) and file_damage.flipped(p) is None)
     names = ", ".join(itertools.islice(whole, 5))
     return f" Complete in {folder}, newest first: {names}." if names else ""

@@ -365,6 +365,23 @@ def test_no_flipped_bit_is_taken_for_a_weight(seed, tmp_path):
             assert plain(loaded["state_dict"]) == plain(weights)
 
 
+def test_checksums_are_read_once_for_all_that_load_a_file(tmp_path, monkeypatch):
+    path, read = tmp_path / "x.pth", []
+    test = zipfile.ZipFile.testzip
+    monkeypatch.setattr(zipfile.ZipFile, "testzip", lambda archive: read.append(archive) or test(archive))
+    weights = {"w": torch.ones(500)}
+    torch.save(weights, path)
+    os.utime(path, (1e9, 1e9))
+    assert checkpoint.damage(path) is None
+    load(str(path))
+    assert len(read) == 1
+    content = path.read_bytes()
+    path.write_bytes(flipped(content, 8 * content.index(weights["w"].numpy().tobytes())))
+    assert "checksum" in checkpoint.damage(path)
+    os.utime(path, (1e9 + 1, 1e9 + 1))
+    assert "checksum" in checkpoint.damage(path)
+
+
 @pytest.mark.parametrize("write", [{}, LEGACY])
 def test_damage_is_told_of_every_file_that_does_not_load(write, tmp_path):
     path, pick = tmp_path / "x.pth", random.Random(0)
