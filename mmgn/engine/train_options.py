@@ -80,11 +80,10 @@ def apply(cfg: Config, args: argparse.Namespace) -> None:
         done(cfg, args)
     if args.tensorboard:
         _tensorboard(cfg)
+    for hook in ("ProgressHook", "ResultsHook"):
+        _add_hook(cfg, dict(type=hook))
+    lose_nothing(cfg)
     for asked, hook in (
-        (True, "ProgressHook"),
-        (True, "ResultsHook"),
-        (True, "FiniteLossHook"),
-        (True, "RandomStatesHook"),
         (args.channels_last, "ChannelsLastHook"),
         (args.val_loss, "ValLossHook"),
         (args.profile, "ProfileHook"),
@@ -93,7 +92,6 @@ def apply(cfg: Config, args: argparse.Namespace) -> None:
             _add_hook(cfg, dict(type=hook))
     if args.compile:
         _add_hook(cfg, dict(type="CompileHook", backend=args.compile))
-    safe_checkpoints(cfg)
 
 
 def _check(args: argparse.Namespace, cfg: Config) -> None:
@@ -202,12 +200,23 @@ def _resume(cfg: Config, args: argparse.Namespace) -> None:
     # Without a path, mmgn.engine.resume chooses.
     if args.resume not in (None, "auto"):
         cfg.resume, cfg.load_from = True, args.resume
+
+
+def lose_nothing(cfg: Config) -> None:
+    """Have a config's training stop at inf and NaN, keep whole checkpoints, and go on from one as if never ended.
+
+    Args:
+        cfg: changed in place. Its own hooks, and loops that are not mmengine's, stay.
+    """
     # mmengine's loops begin an interrupted epoch again, and load again what they have trained on.
     loop = cfg.train_cfg
     resumable = _RESUMABLE.get(_kind(loop) or loop.get("by_epoch"))
     if resumable:
         loop.pop("by_epoch", None)
         loop.type = resumable
+    for hook in ("FiniteLossHook", "RandomStatesHook"):
+        _add_hook(cfg, dict(type=hook))
+    safe_checkpoints(cfg)
 
 
 #: By a loop's type, or by_epoch.

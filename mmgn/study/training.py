@@ -45,8 +45,10 @@ def train_cell(config: Path, work_dir: Path, threads: int) -> None:
         cfg = load_config(str(config), work_dir=str(work_dir))
         check_data(cfg, "train", "val")
         record_run(cfg)
-        train_options.safe_checkpoints(cfg)
-        print(resume.choose(cfg))
+        train_options.lose_nothing(cfg)
+        chosen = resume.choose(cfg)
+        if chosen:
+            print(chosen)
         runner = launch.build_runner(cfg)
         runner.register_hook(LastValidationHook())
         runner.train()
