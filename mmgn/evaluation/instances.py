@@ -3,6 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ import numpy as np
 from mmgn.datasets.check.rle import sum_runs
 from mmgn.evaluation.library import require
 
-# Pixels, if all sides of a polygon were as long as it reaches.
+# Pixels; the library keeps some numbers for each.
 _LONGEST_OUTLINE = 2**25
 
 
@@ -184,11 +186,18 @@ def require_bounded(entries: Sequence[Mapping[str, Any]]) -> None:
     for entry in entries:
         polygons = entry["segmentation"]
         for polygon in polygons if isinstance(polygons, list) else ():
-            pixels = len(polygon) * max(map(abs, polygon), default=0)
-            if pixels > _LONGEST_OUTLINE:
+            reach = max(map(abs, polygon), default=0)
+            # Most are so short that their sides need not be added up.
+            if len(polygon) * reach > _LONGEST_OUTLINE and max(reach, _outline(polygon)) > _LONGEST_OUTLINE:
                 raise ValueError(
-                    f"id {entry.get('id')}: a polygon of {len(polygon) // 2} points may be {pixels:.0f} pixels long"
+                    f"id {entry.get('id')}: a polygon of {len(polygon) // 2} points is over {_LONGEST_OUTLINE} pixels "
+                    "long, or as far away"
                 )
+
+
+def _outline(polygon: Sequence[float]) -> float:
+    sides = (polygon[axis::2] for axis in (0, 1))
+    return sum(abs(end - start) for side in sides for start, end in pairwise([*side, *side[:1]]))
 
 
 def require_decodable(masks: Sequence[Any], names: Sequence[str], what: str) -> None:
@@ -200,10 +209,12 @@ def require_decodable(masks: Sequence[Any], names: Sequence[str], what: str) -> 
     for mask in masks:
         counts, size = (mask.get("counts"), mask.get("size")) if isinstance(mask, dict) else (None, ())
         text = counts.decode("latin-1") if isinstance(counts, bytes) else counts
-        sized = isinstance(size, (list, tuple)) and len(size) == 2 and all(type(n) is int and n > 0 for n in size)
+        sized = (
+            isinstance(size, (list, tuple)) and len(size) == 2 and all(isinstance(n, Integral) and n > 0 for n in size)
+        )
         # No list of run lengths either: pycocotools refuses them in results.
         texts.append(text if sized and isinstance(text, str) else "")
-        areas.append(math.prod(size or ()) if sized else 0)
+        areas.append(math.prod(map(int, size)) if sized else 0)
     sums = sum_runs(texts)
     broken = [number for number, area in enumerate(areas) if area != sums[number]]
     if broken:

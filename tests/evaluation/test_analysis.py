@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mmgn.evaluation import FIGURES, analyse
+from mmgn.evaluation.library import require
 
 
 def as_number(value):
@@ -166,7 +167,7 @@ def test_masks_are_needed_to_judge_masks(coco):
         (0, {"segmentation": {"size": [160, 160], "counts": "1X3"}}, "segm", r"1 of \d+ annotations have .* size"),
         (0, {"segmentation": {"size": [160, 160], "counts": [7, 8]}}, "segm", r"1 of \d+ annotations have .* size"),
         # Its outline would take 20 GB.
-        (0, {"segmentation": [[0, 0, 1e9, 0, 0, 1e9]]}, "segm", "a polygon of 3 points may be 6000000000 pixels long"),
+        (0, {"segmentation": [[0, 0, 1e9, 0, 0, 1e9]]}, "segm", "a polygon of 3 points is over 33554432 pixels long"),
         (0, {"segmentation": {"counts": "1X3"}}, "segm", "annotations have masks that cannot be read"),
     ],
 )
@@ -175,3 +176,22 @@ def test_the_side_that_is_broken_is_named(coco, side, entry, iou_type, told):
     (both[0]["annotations"], both[1])[side][0] |= entry
     with pytest.raises(ValueError, match=told):
         analyse(*both, iou_type, coco.cat_ids)
+
+
+def test_fine_outlines_of_large_images_are_short_enough():
+    """Points times coordinates would be over the limit; the outline is not."""
+    turns = np.linspace(0, 2 * np.pi, 2500, endpoint=False)
+    circle = 8000 + 7900 * np.stack([np.cos(turns), np.sin(turns)], axis=1)
+    segmentation = [circle.ravel().tolist()]
+    truth = {
+        "images": [{"id": 1, "width": 16000, "height": 16000}],
+        "categories": [{"id": 1, "name": "a"}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "segmentation": segmentation, "area": np.pi * 7900**2}
+        ],
+    }
+    mask = require("mask").segmToRle(segmentation, w=16000, h=16000)
+    # As numpy has sizes.
+    mask["size"] = np.int32(16000), np.int32(16000)
+    results = [{"image_id": 1, "category_id": 1, "segmentation": mask, "score": 0.5}]
+    assert analyse(truth, results, "segm", [1]).stats["mAP"] == pytest.approx(1)

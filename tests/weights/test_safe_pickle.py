@@ -140,7 +140,7 @@ def array_state(shape, data, dtype=F4, fortran=b"\x89"):
         array_state(b"K\x01\x85", b"\0" * 4, dtype=b"X\x02\x00\x00\x00f4"),
         F4 + b"(K\x03X\x01\x00\x00\x00|X\x01\x00\x00\x00ONNtb.",
         F4 + b"(K\x03X\x01\x00\x00\x00>tb.",
-        # The flag that says that it holds objects: numpy would take numbers for their addresses.
+        # The flag of a dtype that holds objects.
         F4 + b"(K\x03X\x01\x00\x00\x00<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x01tb.",
         b"cnumpy\ndtype\nN}X\x03\x00\x00\x00setNs\x86b.",
         b"c_codecs\nencode\n}X\x0c\x00\x00\x00__defaults__Nsb.",
