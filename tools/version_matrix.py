@@ -64,8 +64,8 @@ ROWS = [
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [row.name for row in ROWS]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", nargs="+", choices=names, default=names, metavar="ROW", help=f"of {', '.join(names)}")
     args = parser.parse_args()
     if shutil.which("uv") is None:
@@ -142,8 +142,8 @@ def main() -> None:
             "rows": [kept[row.name] for row in ROWS if row.name in kept],
         }
         OUT.write_text(json.dumps(report, indent=2) + "\n")
-    if bad := [name for name, row in kept.items() if row.get("failed")]:
-        sys.exit(f"tests failed under {', '.join(bad)}: see {OUT}")
+    if bad := [name for name in args.rows if kept[name].get("failed", name != "compiled mmcv")]:
+        sys.exit(f"tests failed, or did not run, under {', '.join(bad)}: see {OUT}")
 
 
 if __name__ == "__main__":

@@ -114,8 +114,8 @@ class _ExtensionFinder(MetaPathFinder):
     ) -> ModuleSpec | None:
         if fullname == "mmcv._ext":
             return ModuleSpec(fullname, _ExtensionLoader(), origin="mmgn.compat.ops")
-        # mmdet imports mmcv before anything else; whoever else asks for mmcv gets python's own answer.
-        if fullname == "mmcv" and "mmdet" in sys.modules:
+        # Whoever else asks for mmcv gets python's own answer.
+        if fullname == "mmcv" and _mmdet_is_being_imported():
             raise ModuleNotFoundError(
                 "mmdet needs mmcv, and none is installed. Either `pip install 'mmgn[lite]'` for mmcv-lite, "
                 "which needs no compiler (mmgn serves the operators of detection through torchvision), or "
@@ -123,6 +123,11 @@ class _ExtensionFinder(MetaPathFinder):
                 name="mmcv",
             )
         return None
+
+
+def _mmdet_is_being_imported() -> bool:
+    modules = [module for name, module in sys.modules.items() if name.partition(".")[0] == "mmdet"]
+    return any(getattr(getattr(module, "__spec__", None), "_initializing", False) for module in modules)
 
 
 _FINDER = _ExtensionFinder()

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -65,19 +66,26 @@ def test_a_compiled_mmcv_is_told_where_there_is_none(tmp_path):
     assert matrix.run_row(row._replace(packages=("",)), tmp_path)["remark"].startswith("not run: no wheel")
 
 
-def test_rows_of_earlier_runs_stay(tmp_path, monkeypatch):
+def test_rows_of_earlier_runs_stay_and_one_that_did_not_run_is_a_failure(tmp_path, monkeypatch):
     monkeypatch.setattr(matrix, "OUT", tmp_path / "versions.json")
     (tmp_path / "uv").write_text("#!/bin/sh\necho uv 1.2.3\nexit 0\n")
     (tmp_path / "uv").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    for name, result in (("Python 3.13", {"failed": 0}), ("Python 3.10", {"remark": "not run: x"})):
+    did_not_run = pytest.raises(SystemExit, match="did not run, under Python 3.10")
+    for name, result, ends in (
+        ("Python 3.13", {"failed": 0}, contextlib.nullcontext()),
+        ("Python 3.10", {"remark": "not run: x"}, did_not_run),
+        ("compiled mmcv", {"remark": "not run: x"}, contextlib.nullcontext()),
+    ):
         monkeypatch.setattr(matrix, "run_row", lambda row, scratch, result=result: result)
         monkeypatch.setattr(sys, "argv", ["version_matrix.py", "--rows", name])
-        matrix.main()
+        with ends:
+            matrix.main()
     rows = json.loads(matrix.OUT.read_text())["rows"]
     assert [(row["row"], row.get("failed"), row.get("remark")) for row in rows] == [
         ("Python 3.10", None, "not run: x"),
         ("Python 3.13", 0, None),
+        ("compiled mmcv", None, "not run: x"),
     ]
 
 
