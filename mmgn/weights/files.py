@@ -156,9 +156,12 @@ def write_checkpoint(
 
 def _array(key: str, value: Tensor) -> np.ndarray:
     try:
-        return value.numpy()
+        array = value.numpy()
     except TypeError as error:
         raise TypeError(f"numpy, and so a .pkl, has no {value.dtype}, which {key} is of.") from error
+    if array.dtype.str[1:] not in safe_pickle.NUMBERS:
+        raise TypeError(f"{key} is of {value.dtype}, which no .pkl is read with; write it in another dtype.")
+    return array
 
 
 def _write(path: Path, state: Mapping[str, Tensor], layout: str, suffix: str, origin: str) -> None:

@@ -105,6 +105,13 @@ def test_each_code_base_finds_its_own_format(tmp_path):
     assert same(torch.load(tmp_path / "torchvision.pth", weights_only=True), WEIGHTS)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.complex64], ids=str)
+def test_a_pickle_is_not_written_of_what_none_is_read_with(tmp_path, dtype):
+    with pytest.raises(TypeError, match=str(dtype)):
+        write_checkpoint(tmp_path / "out.pkl", {"conv1.weight": torch.zeros(2, dtype=dtype)}, "detectron2")
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_view_is_written_without_what_it_is_a_view_of(tmp_path):
     write_checkpoint(tmp_path / "out.pth", {"a": torch.zeros(1_000_000)[:2]}, "mmdet")
     assert (tmp_path / "out.pth").stat().st_size < 10_000
