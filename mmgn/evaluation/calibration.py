@@ -26,9 +26,12 @@ class Calibration:
 
 
 def calibration(matches: Matches, bins: int = 10) -> Calibration:
-    """Compare scores with precision; detections of crowds are left out. A bin holds its lower border."""
+    """Compare scores with precision; detections of crowds are left out. A bin holds its lower border.
+
+    Scores beyond 0 and 1, which such as Mask Scoring R-CNN may give, count as these.
+    """
     counted = ~matches.ignored[:, 0]
-    score, found = matches.score[counted], matches.found[counted, 0]
+    score, found = np.clip(matches.score[counted], 0, 1), matches.found[counted, 0]
     number = np.clip(np.searchsorted(np.linspace(0, 1, bins + 1), score, side="right") - 1, 0, bins - 1)
     count = np.bincount(number, minlength=bins)
     with np.errstate(invalid="ignore"):

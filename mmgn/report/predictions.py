@@ -1,6 +1,7 @@
 """Finds and checks the COCO results of a run and the annotations they are judged against."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -156,8 +157,8 @@ def read_annotations(path: Path) -> dict[str, Any]:
 def _check_results(path: Path, results: list[Any], kind: str, ann_file: Path, truth: dict[str, Any]) -> None:
     _check_entries(str(path), results, ("image_id", "category_id", "score", SHAPES[kind]))
     for index, entry in enumerate(results):
-        if not (is_number(entry["score"]) and 0 <= entry["score"] <= 1):
-            raise ValueError(f"{path}: the score of entry {index} must be from 0 to 1, got {entry['score']!r:.80}")
+        if not (is_number(entry["score"]) and math.isfinite(entry["score"])):
+            raise ValueError(f"{path}: the score of entry {index} must be finite, got {entry['score']!r:.80}")
     for key, name in (("image_id", "images"), ("category_id", "categories")):
         known = {entry["id"] for entry in truth[name]}
         used = {repr(entry[key]): entry[key] for entry in results}

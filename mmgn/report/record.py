@@ -36,10 +36,8 @@ def _is_norms(value: Any) -> bool:
 _TEXTS = ("config", "model", "device", "command", "ended", "checkpoint", "ann_file", "img_dir", "results_prefix")
 _WHOLES = ("seed", "world_size", "first_iter", "iter", "max_iters", "epoch", "num_images")
 _FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    **dict.fromkeys((*_TEXTS, "peak_memory_kind"), ("text", _is_text)),
-    **dict.fromkeys(
-        ("seed", "world_size", "first_iter", "iter", "max_iters", "epoch", "num_images"), ("whole", _is_whole)
-    ),
+    **dict.fromkeys((*_TEXTS, "peak_memory_kind"), ("a text", _is_text)),
+    **dict.fromkeys(_WHOLES, ("a whole number", _is_whole)),
     **dict.fromkeys(("seconds", "peak_memory_mb", "ms_per_image"), ("a finite number", _is_number)),
     **dict.fromkeys(("versions", "metrics"), ("an object", _is_object)),
     "speed": ("an object that has includes", lambda value: _is_object(value) and _is_text(value.get("includes", ""))),

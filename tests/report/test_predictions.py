@@ -1,7 +1,11 @@
 import json
+from importlib.resources import files
 
+import jsonschema
 import pytest
 
+import mmgn.report
+from mmgn.report import write_report
 from mmgn.report.predictions import find_predictions
 from mmgn.report.workdir import WorkDir, read_work_dir
 
@@ -83,6 +87,19 @@ def test_masks_of_other_images(work_dir, coco_set, mask):
         find_predictions(read_work_dir(work_dir), None, None, None)
 
 
+def test_scores_may_be_beyond_0_and_1(work_dir, coco_set, tmp_path):
+    """Mask Scoring R-CNN's are a product with an IoU that a layer without bounds predicts."""
+    results = [entry | {"score": 3 * entry["score"] - 1} for entry in coco_set.results["segm"]]
+    (work_dir / "results.segm.json").write_text(json.dumps(results))
+    index = write_report(work_dir, tmp_path / "out")
+    schema = json.loads(files(mmgn.report).joinpath("schema.json").read_text())
+    written = json.loads(index.with_name("metrics.json").read_text())
+    jsonschema.validate(written, schema)
+    # A threshold is one of the scores as they are.
+    best = [row["segm_best_score"] for row in written["per_class"]]
+    assert min(best) < 0, best
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -97,9 +114,12 @@ def test_masks_of_other_images(work_dir, coco_set, mask):
         ),
         (
             '[{"image_id": 1, "category_id": 7, "score": "1", "bbox": [1, 2, 3, 4]}]',
-            "score of entry 0 must be from 0 to 1",
+            "score of entry 0 must be finite",
         ),
-        ('[{"image_id": 1, "category_id": 7, "score": 2, "bbox": [1, 2, 3, 4]}]', "score of entry 0 must be .*, got 2"),
+        (
+            '[{"image_id": 1, "category_id": 7, "score": NaN, "bbox": [1, 2, 3, 4]}]',
+            "score of entry 0 must be .*, got nan",
+        ),
     ],
 )
 def test_damaged_results(work_dir, text, message):

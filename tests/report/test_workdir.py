@@ -77,10 +77,10 @@ def test_damaged_record(tmp_path, lines, text):
     [
         ("train", "seconds", "x", "train.seconds must be a finite number, got 'x'"),
         ("train", "seconds", float("nan"), "train.seconds must be a finite number, got nan"),
-        ("train", "max_iters", 1.5, "train.max_iters must be whole, got 1.5"),
+        ("train", "max_iters", 1.5, "train.max_iters must be a whole number, got 1.5"),
         ("train", "norms", {"rows": [[1]], "warnings": []}, "train.norms must be an object of rows and warnings"),
-        ("evaluation", "ann_file", ["a"], r"evaluation.ann_file must be text, got \['a'\]"),
-        ("evaluation", "config", 7, "evaluation.config must be text, got 7"),
+        ("evaluation", "ann_file", ["a"], r"evaluation.ann_file must be a text, got \['a'\]"),
+        ("evaluation", "config", 7, "evaluation.config must be a text, got 7"),
         ("evaluation", "classes", 0.5, "evaluation.classes must be a list of names, got 0.5"),
         ("evaluation", "metrics", [], r"evaluation.metrics must be an object, got \[\]"),
     ],

@@ -77,7 +77,7 @@
     byId("curve-text").textContent = text;
     const lines = (key) => found.map(({ name, style, curve }) => ({ name, style, points: spread(curve[key]) }));
     const marks = found.filter(({ curve }) => curve.best[1] !== null)
-      .map(({ style, curve }) => ({ x: curve.best[1], y: curve.best[0], style }));
+      .map(({ style, curve }) => ({ x: Math.min(Math.max(curve.best[1], 0), 1), y: curve.best[0], style }));
     drawChart("chart-pr", "recall", "precision", lines("precision"), [], `Precision over recall. ${text}`);
     drawChart("chart-f1", "score threshold", "F1", lines("f1"), marks, `F1 over the score threshold. ${text}`);
   }
