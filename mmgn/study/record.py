@@ -27,8 +27,9 @@ COLUMNS = (
 )  # fmt: skip
 STATUSES = ("done", "failed", "skipped", "missing")
 _ERROR = re.compile(r"(train\.py|[\w.]*(Error|Exception)): ")
-#: mmdet's CheckInvalidLossHook raises an assertion without a message, and logs this.
-_INVALID = "loss become infinite or NaN"
+# mmdet's CheckInvalidLossHook raises an assertion without a message, and logs this; FiniteLossHook's error has all that
+# is different from seed to seed.
+_INVALID = re.compile(r"loss become infinite or NaN|: the loss of iteration \d+ is not finite")
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def outcome_of(work_dir: Path, task: Task, exitcode: int) -> Outcome:
         text = (work_dir / LOG).read_text(encoding="utf-8", errors="replace").rpartition(STARTS)[2]
     except OSError:
         text = ""
-    if _INVALID in text:
+    if _INVALID.search(text):
         return Outcome("failed", "the loss became infinite or NaN")
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     # torchrun has more to say after it.

@@ -60,6 +60,11 @@ def test_figures_that_are_none_are_a_failure(tmp_path):
     [
         ("Traceback\nValueError: Expected more than 1 value per channel\n\n", 1, "ValueError: Expected"),
         ("loss become infinite or NaN!\nTraceback\nAssertionError: None\n", 1, "the loss became infinite or NaN"),
+        (
+            "mmgn.engine.nonfinite.NonFiniteError: the loss of iteration 1 is not finite: loss is nan\n",
+            1,
+            "the loss became infinite or NaN",
+        ),
         ("torch.OutOfMemoryError: CUDA\n\nThe other ranks were stopped.\n", 1, "torch.OutOfMemoryError: CUDA"),
         ("train.py: no such file\n", 1, "train.py: no such file"),
         ("half a line\n", 2, "half a line"),

@@ -178,6 +178,8 @@ def test_an_interrupted_grid_goes_on(folder, command, environment):
     log = (going.parent / "log.txt").read_text()
     assert log.count(STARTS) == 2
     assert "resumed epoch: 1" in log.rpartition(STARTS)[2]
+    # As tools/train.py does.
+    assert all(name in log for name in ("ResumableEpochLoop", "RandomStatesHook", "FiniteLossHook"))
 
 
 def wait_for(condition, seconds=120):
