@@ -6,6 +6,7 @@ hash begins with 0, and trusts what an earlier run has left.
 
 import functools
 import hashlib
+import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,9 @@ from typing import Any
 from urllib.parse import urlparse
 
 import torch
+
+#: Who names files so; elsewhere ``-3e542a40`` may be of anything, as MMEngine's published checkpoints are of a pickle.
+HOSTS = {"download.openmmlab.com", "download.pytorch.org"}
 
 # At the name's end, 8 digits or more, and no date such as -20251126.
 _HASH = re.compile(r"-(?!20\d\d(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])\.)([0-9a-f]{8,64})\.[a-z.]+$")
@@ -22,15 +26,23 @@ class HashError(RuntimeError):
     """A download whose content is not what its name says."""
 
 
-def expected_hash(name: str) -> str | None:
+def expected_hash(url: str) -> str | None:
     """Return the first digits of a file's SHA-256 that its name ends in, if any.
 
+    Of other hosts than ``HOSTS``, decimal digits alone are a count of iterations rather, unless there are 64.
+
     Example:
-        >>> expected_hash("resnet50-0676ba61.pth"), expected_hash("resnet50-20251126.pth")
+        >>> expected_hash("https://a.org/resnet50-0676ba61.pth"), expected_hash("https://a.org/step-10000000.pth")
         ('0676ba61', None)
     """
-    found = _HASH.search(name)
-    return found[1] if found else None
+    found = _HASH.search(urlparse(url).path)
+    if found is None or (found[1].isdecimal() and len(found[1]) < 64 and not _is_known(url)):
+        return None
+    return found[1]
+
+
+def _is_known(url: str) -> bool:
+    return urlparse(url).hostname in HOSTS
 
 
 def cached(url: str, model_dir: str | None = None) -> Path:
@@ -40,49 +52,64 @@ def cached(url: str, model_dir: str | None = None) -> Path:
 
 
 def checked(load_url: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap torch.hub's ``load_state_dict_from_url`` so that it loads nothing that its name's hash does not fit.
+    """Wrap torch.hub's ``load_state_dict_from_url`` so that it compares files with the hash in their name.
 
-    The wrapped function raises ``HashError``. What was downloaded then is not kept; what lay there before is left.
+    From ``HOSTS`` nothing is loaded that its name does not fit: the wrapped function raises ``HashError``. What was
+    downloaded then is not kept; what lay there before is left. Of other hosts it is said.
     """
 
     @functools.wraps(load_url)
     def load(url: str, model_dir: str | None = None, progress: bool = True, **options: Any) -> Any:
         path = cached(url, model_dir)
-        expected = expected_hash(path.name)
-        if expected is not None and path.is_file():
-            found = _sha256(path)
-            if not found.startswith(expected):
-                raise HashError(f"{_differs(expected, found)}. The file is {path}; delete it to download it again")
-        elif expected is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                torch.hub.download_url_to_file(url, str(path), expected, progress)
-            except RuntimeError as error:
-                digest = re.search(r'got "(\w+)"', str(error))
-                if digest is None:
-                    raise
-                raise HashError(
-                    f"{_differs(expected, digest[1])}. {url} was not kept: it is damaged, or not what was published. "
-                    "If you trust it all the same, download it by hand and give its path"
-                ) from error
+        expected = expected_hash(url)
+        if expected is not None and _is_known(url):
+            _require(url, path, expected, progress)
+            return load_url(url, model_dir=model_dir, progress=progress, **options)
         loaded = load_url(url, model_dir=model_dir, progress=progress, **options)
-        if expected is None:
-            _say_unchecked(url, path)
+        _say(url, path, expected)
         return loaded
 
     return load
 
 
+def _require(url: str, path: Path, expected: str, progress: bool) -> None:
+    """Download a file that is not there yet, and raise HashError for what its name does not fit."""
+    if path.is_file():
+        found = _sha256(path)
+        if not found.startswith(expected):
+            raise HashError(f"{_differs(expected, found)}. The file is {path}; delete it to download it again")
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        torch.hub.download_url_to_file(url, str(path), expected, progress)
+    except RuntimeError as error:
+        digest = re.search(r'got "(\w+)"', str(error))
+        if digest is None:
+            raise
+        raise HashError(
+            f"{_differs(expected, digest[1])}. {url} was not kept: it is damaged, or not what was published. "
+            "If you trust it all the same, download it by hand and give its path"
+        ) from error
+
+
 @functools.cache
-def _say_unchecked(url: str, path: Path) -> None:
+def _say(url: str, path: Path, expected: str | None) -> None:
     from mmengine.logging import print_log
 
     found = _sha256(path)
-    print_log(
-        f"{url} was not checked, as its name has no hash. What was loaded has the SHA-256 {found}; under the name "
-        f"{path.stem}-{found[:8]}{path.suffix}, on a server of yours, it will be checked.",
-        logger="current",
-    )
+    if expected is None:
+        print_log(
+            f"{url} was not checked, as its name has no hash. What was loaded has the SHA-256 {found}; under the name "
+            f"{path.stem}-{found[:8]}{path.suffix}, on a server of yours, it will be compared.",
+            logger="current",
+        )
+    elif not found.startswith(expected):
+        print_log(
+            f"{url} was loaded: {_differs(expected, found)}, which may be no hash of the file. If it is meant as one, "
+            f"the file is damaged or another: delete {path} to download it again.",
+            logger="current",
+            level=logging.WARNING,
+        )
 
 
 def _sha256(path: Path) -> str:

@@ -9,6 +9,7 @@ import sys
 import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlparse
 
 import pytest
 import torch
@@ -45,6 +46,12 @@ def server(tmp_path, monkeypatch):
     server.server_close()
 
 
+@pytest.fixture
+def known(monkeypatch):
+    """Take this machine for a host whose names are known to have hashes."""
+    monkeypatch.setattr(download, "HOSTS", {"127.0.0.1"})
+
+
 def put(server, name, weight=1.0):
     """Serve weights under a name in which HASH becomes the first 8 digits of theirs; returns name and hash."""
     path = server.www / "x.pth"
@@ -69,7 +76,7 @@ SCHEMES = ["http", "open-mmlab", "torchvision", "mmcls"]
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_a_right_hash_loads_and_is_kept(scheme, server, tmp_path, monkeypatch):
+def test_a_right_hash_loads_and_is_kept(scheme, server, known, tmp_path, monkeypatch):
     name, _ = put(server, "resnet50_gn-HASH.pth")
     where = through(scheme, f"{server.url}/{name}", tmp_path, monkeypatch)
     for _ in range(2):
@@ -78,7 +85,7 @@ def test_a_right_hash_loads_and_is_kept(scheme, server, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_a_wrong_hash_is_one_error_and_nothing_is_kept(scheme, server, tmp_path, monkeypatch):
+def test_a_wrong_hash_is_one_error_and_nothing_is_kept(scheme, server, known, tmp_path, monkeypatch):
     name, digest = put(server, "resnet50_gn-0676ba61.pth")
     where = through(scheme, f"{server.url}/{name}", tmp_path, monkeypatch)
     for _ in range(2):
@@ -91,7 +98,7 @@ def test_a_wrong_hash_is_one_error_and_nothing_is_kept(scheme, server, tmp_path,
     assert len(server.asked) == 2
 
 
-def test_another_file_under_the_name_is_told_and_left(server):
+def test_another_file_under_the_name_is_told_and_left(server, known):
     name, _ = put(server, "x-HASH.pth")
     load(f"{server.url}/{name}")
     torch.save({"state_dict": {"w": torch.zeros(3)}}, server.kept / name)
@@ -101,7 +108,7 @@ def test_another_file_under_the_name_is_told_and_left(server):
     assert load(f"{server.url}/{name}")["state_dict"]["backbone.w"].tolist() == [1, 1, 1]
 
 
-def test_names_of_the_model_zoo_are_read_at_their_end(server):
+def test_names_of_the_model_zoo_are_read_at_their_end(server, known):
     name, _ = put(server, "mask_rcnn_r50_fpn_2x_coco_bbox_mAP-0.392__segm_mAP-0.354_20200505_003907-HASH.pth")
     load(f"{server.url}/{name}")
     whole, _ = put(server, "x-WHOLE.pth", weight=2.0)
@@ -113,7 +120,10 @@ def test_names_of_the_model_zoo_are_read_at_their_end(server):
     ("name", "digits"),
     [
         ("resnet50-0676ba61.pth", "0676ba61"),
-        ("vgg13-19584684.pth", "19584684"),
+        ("https://download.pytorch.org/models/vgg13-19584684.pth", "19584684"),
+        ("ckpt-00090000.pth", None),
+        ("https://a.org/step-10000000.pth", None),
+        (f"x-{'1' * 64}.pth", "1" * 64),
         ("shufflenetv2_x1-5666bf0f80.pth", "5666bf0f80"),
         ("x-3e542a40.pth.tar", "3e542a40"),
         ("mine-20251126.pth", None),
@@ -128,17 +138,37 @@ def test_what_counts_as_a_hash(name, digits):
     assert download.expected_hash(name) == digits
 
 
-def test_without_a_hash_it_is_said_once_how_to_have_one(server, capfd):
+@pytest.fixture
+def said(server, capfd):
+    """Load files twice, in a process that may be told of it; returns what it was."""
+
+    def said(*names):
+        code = (
+            "import sys, mmgn; from mmengine.logging import MMLogger; from mmengine.runner import CheckpointLoader\n"
+            "MMLogger.get_instance('x')\n"
+            "for url in 2 * sys.argv[1:]: CheckpointLoader.load_checkpoint(url, logger='silent')"
+        )
+        urls = [f"{server.url}/{name}" for name in names]
+        subprocess.run([sys.executable, "-c", code, *urls], env=os.environ, check=True, timeout=120)
+        return "".join(capfd.readouterr())
+
+    return said
+
+
+def test_without_a_hash_it_is_said_once_how_to_have_one(server, said):
     name, digest = put(server, "mine.pth")
-    code = (
-        "import sys, mmgn; from mmengine.logging import MMLogger; from mmengine.runner import CheckpointLoader\n"
-        "MMLogger.get_instance('x')\n"
-        "for _ in range(2): CheckpointLoader.load_checkpoint(sys.argv[1], logger='silent')"
-    )
-    subprocess.run([sys.executable, "-c", code, f"{server.url}/{name}"], env=os.environ, check=True, timeout=120)
-    said = "".join(capfd.readouterr())
-    assert said.count("was not checked, as its name has no hash") == 1
-    assert digest in said and f"under the name mine-{digest[:8]}.pth" in said
+    text = said(name)
+    assert text.count("was not checked, as its name has no hash") == 1
+    assert digest in text and f"under the name mine-{digest[:8]}.pth" in text
+
+
+def test_of_other_hosts_a_wrong_hash_is_said_once(server, said):
+    """Such as of MMEngine's ``published_keys``, which names a file by the hash of something else."""
+    right, _ = put(server, "x-HASH.pth")
+    wrong, digest = put(server, "epoch_12-0676ba61.pth")
+    text = said(right, wrong)
+    assert text.count("WARNING") == 1 and text.count("should begin with 0676ba61") == 1
+    assert digest in text and f"delete {server.kept / wrong} to download it again" in text
 
 
 def test_a_file_of_ones_own_is_taken_as_it_is(server):
@@ -146,7 +176,7 @@ def test_a_file_of_ones_own_is_taken_as_it_is(server):
     assert load(str(server.www / name))["state_dict"]
 
 
-def test_a_server_that_does_not_answer_leaves_its_own_error(server):
+def test_a_server_that_does_not_answer_leaves_its_own_error(server, known):
     with pytest.raises(OSError, match="404"):
         load(f"{server.url}/gone-0676ba61.pth")
     assert list(server.kept.iterdir()) == []
@@ -162,4 +192,5 @@ def test_weights_that_the_configs_name_have_a_hash(name):
     scheme, _, model = name.partition("://")
     tables = {"torchvision": "get_torchvision_models", "open-mmlab": "get_external_models"}
     url = getattr(mmengine_checkpoint, tables[scheme])()[model]
-    assert download.expected_hash(url.rpartition("/")[2]) is not None, url
+    assert download.expected_hash(url) is not None, url
+    assert urlparse(url).hostname in download.HOSTS, url
