@@ -12,7 +12,7 @@ class NonFiniteError(ArithmeticError):
     """A training that would go on with inf or NaN: where they come from, and what helps."""
 
 
-def parameters(state: Iterable[tuple[str, Tensor]]) -> list[str]:
+def bad_names(state: Iterable[tuple[str, Tensor]]) -> list[str]:
     """Return the names of the tensors that hold inf or NaN; waits for the GPU once."""
     named = [(name, tensor) for name, tensor in state if tensor.is_floating_point() and tensor.numel()]
     if not named:
@@ -35,7 +35,13 @@ def first_module(model: nn.Module, forward: Callable[[], Any]) -> str | None:
 
     Returns:
         Its name, its class, and what it was given; None where all outputs are finite.
+
+    Raises:
+        RuntimeError: there are compiled modules, which before torch 2.6 call no hook that has come since.
     """
+    set_stance = getattr(torch.compiler, "set_stance", None)
+    if set_stance is None and any(_is_compiled(module) for module in model.modules()):
+        raise RuntimeError(f"torch {torch.__version__} cannot run compiled modules eagerly; torch 2.6 can")
     found: list[str] = []
     names = {module: name for name, module in model.named_modules() if name}
 
@@ -43,14 +49,13 @@ def first_module(model: nn.Module, forward: Callable[[], Any]) -> str | None:
         if not found and not is_finite(output):
             found.append(f"{names[module]} ({type(module).__name__}), {_given((args, kwargs))}")
 
-    # A compiled module calls no hook that has come since.
-    eager = getattr(torch.compiler, "set_stance", contextlib.nullcontext)("force_eager")
     with contextlib.ExitStack() as stack:
         for module in names:
             handle = module.register_forward_hook(look, with_kwargs=True)
             stack.callback(handle.remove)
         stack.enter_context(torch.no_grad())
-        stack.enter_context(eager)
+        if set_stance is not None:
+            stack.enter_context(set_stance("force_eager"))
         # To the end: the other ranks wait for its collectives.
         forward()
     return found[0] if found else None
@@ -64,12 +69,18 @@ def images(samples: Any) -> list[str]:
         return []
     names = []
     for sample in samples:
-        known = [sample.get(key) for key in ("img_id", "img_path")] if hasattr(sample, "metainfo") else []
-        id_, path = known or (None, None)
+        meta = getattr(sample, "metainfo", {})
+        # mmpretrain's id is the sample's; mmseg has paths alone.
+        id_, path = meta.get("img_id", meta.get("sample_idx")), meta.get("img_path")
         text = f"{id_} ({path})" if id_ is not None and path else path or id_
         if text is not None:
             names.append(str(text))
     return names
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    # By module.compile(), or by torch.compile(module).
+    return getattr(module, "_compiled_call_impl", None) is not None or hasattr(module, "_orig_mod")
 
 
 def _given(value: Any) -> str:

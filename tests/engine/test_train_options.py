@@ -52,13 +52,17 @@ def test_without_a_flag_it_is_mmdets_training_that_tells_more():
 def test_a_configs_own_hooks_and_loop_stay():
     own = {"checkpoint": {"type": "CheckpointHook", "interval": 5, "max_keep_ckpts": -1, "save_best": "auto"}}
     loop = {"type": "IterBasedTrainLoop", "max_iters": 9}
-    cfg = applied(default_hooks=own, train_cfg=loop, custom_hooks=[{"type": "ProgressHook", "seconds": 9}])
+    cfg = applied(
+        default_hooks=own,
+        train_cfg=loop,
+        custom_hooks=[{"type": "ProgressHook", "seconds": 9}, {"type": "FiniteLossHook", "enabled": False}],
+    )
     assert cfg.default_hooks.checkpoint == own["checkpoint"] | {"type": "SafeCheckpointHook"}
     assert cfg.train_cfg == {"type": "ResumableIterLoop", "max_iters": 9}
     assert cfg.custom_hooks == [
         {"type": "ProgressHook", "seconds": 9},
+        {"type": "FiniteLossHook", "enabled": False},
         {"type": "ResultsHook"},
-        {"type": "FiniteLossHook"},
         {"type": "RandomStatesHook"},
     ]
     other = {"checkpoint": {"type": "mine.CheckpointHook"}}

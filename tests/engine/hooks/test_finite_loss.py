@@ -1,6 +1,8 @@
 """Losses, gradients and parameters of inf and NaN, in trainings of milliseconds."""
 
+import copy
 import math
+import pickle
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 from mmgn.compat import checkpoint
+from mmgn.engine import nonfinite
 from mmgn.engine.hooks.finite_loss import FiniteLossHook
 from mmgn.engine.training import TrainingError, train
 
@@ -57,6 +60,33 @@ class Plain(BaseModel):
         return {"loss_fit": self.head(x).square().mean() * 1e-3, "acc": x.mean(), "loss_more": 1e-3 * x.mean()}
 
 
+class Normed(Plain):
+    """A BatchNorm of what the stem makes; a root of less than 0 comes after it. A mask holds -inf."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(1)
+        self.register_buffer("mask", torch.tensor([-math.inf]))
+
+    def forward(self, inputs, data_samples, mode):
+        x = torch.stack(list(inputs))
+        features = self.norm(self.stem(x).unsqueeze(1)).squeeze(1)
+        return {"loss_fit": 1e-3 * (self.head(features) * self.root(x)).square().mean()}
+
+
+class OwnStep(Plain):
+    """Looks at its features first, then at its losses, their mode given by place."""
+
+    def forward(self, inputs, data_samples, mode):
+        return {"sizes": [4]} if mode == "tensor" else super().forward(inputs, data_samples, mode)
+
+    def train_step(self, data, optim_wrapper):
+        self(**data, mode="tensor")
+        loss, terms = self.parse_losses(self(data["inputs"], data["data_samples"], "loss"))
+        optim_wrapper.update_params(loss)
+        return terms
+
+
 class Ruin(Hook):
     """Makes one iteration's gradient of head.bias NaN, at a finite loss."""
 
@@ -73,7 +103,7 @@ class Ruin(Hook):
             self.handle.remove()
 
 
-def build(build_runner, dataset=None, hooks=(), model=None, max_skipped=30, **more):
+def build(build_runner, dataset=None, hooks=(), model=None, max_skipped=30, enabled=True, **more):
     settings = {
         "train_cfg": {"type": "ResumableEpochLoop", "max_epochs": 2},
         "default_hooks": {"checkpoint": {"type": "SafeCheckpointHook", "interval": 3, "by_epoch": False}},
@@ -85,7 +115,7 @@ def build(build_runner, dataset=None, hooks=(), model=None, max_skipped=30, **mo
         },
     }
     return build_runner(
-        hooks=[*hooks, {"type": "FiniteLossHook", "max_skipped": max_skipped}],
+        hooks=[*hooks, {"type": "FiniteLossHook", "max_skipped": max_skipped, "enabled": enabled}],
         model=model or Plain(),
         **(settings | more),
     )
@@ -119,11 +149,60 @@ def test_the_first_module_the_term_and_the_images_are_told_before_the_update(bui
     torch.testing.assert_close(runner.model.drawn[4], runner.model.drawn[5], rtol=0, atol=0)
 
 
-def test_a_compiled_part_is_looked_into(build_runner):
+@pytest.mark.parametrize("known", [True, False])
+def test_a_compiled_part_is_looked_into_where_torch_can(build_runner, monkeypatch, known):
+    if not known:
+        monkeypatch.delattr(torch.compiler, "set_stance", raising=False)
     model = Plain()
     model.root = nn.Sequential(nn.Identity(), Sqrt())
     model.root.compile(backend="eager")
-    assert "not finite is root.1 (Sqrt), " in stopped(build(build_runner, Images(_4=-2.0), model=model))
+    said = stopped(build(build_runner, Images(_1=-2.0), model=model))
+    if hasattr(torch.compiler, "set_stance"):
+        assert "not finite is root.1 (Sqrt), " in said
+    else:
+        assert f"is not known, as running it again fails: torch {torch.__version__} cannot run compiled" in said
+
+
+def test_a_compiled_train_step_is_looked_into(build_runner):
+    said = stopped(build(build_runner, Images(_1=-2.0), cfg={"compile": {"backend": "eager"}}))
+    assert "the loss of iteration 2 is not finite" in said and "not finite is root (Sqrt), " in said
+
+
+def test_only_losses_are_looked_at(build_runner):
+    said = stopped(build(build_runner, Images(_4=-2.0), model=OwnStep()))
+    assert "the loss of iteration 5 is not finite" in said
+
+
+def test_copies_of_the_model_are_not_looked_at(build_runner):
+    class Copies(Hook):
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            for copied in (copy.deepcopy(runner.model), pickle.loads(pickle.dumps(runner.model))):
+                assert copied([torch.tensor([-2.0])], None, mode="loss")["loss_fit"].isnan()
+
+    runner = build(build_runner, hooks=[Copies()])
+    train(runner)
+    assert runner.iter == 16
+
+
+def test_it_can_be_left_out(build_runner):
+    runner = build(build_runner, Images(_4=-2.0), enabled=False)
+    train(runner)
+    assert runner.iter == 16 and not finite(runner)
+
+
+@pytest.mark.parametrize(
+    ("meta", "said"),
+    [
+        ({"img_id": 7, "img_path": "a.jpg"}, ["7 (a.jpg)"]),
+        # mmpretrain's, and mmseg's.
+        ({"sample_idx": 7, "img_path": "a.jpg"}, ["7 (a.jpg)"]),
+        ({"img_path": "a.jpg"}, ["a.jpg"]),
+        ({"sample_idx": 0}, ["0"]),
+        ({}, []),
+    ],
+)
+def test_images_are_told_by_what_their_samples_hold(meta, said):
+    assert nonfinite.images([BaseDataElement(metainfo=meta)]) == said
 
 
 def test_images_that_are_not_finite_are_told_as_such(build_runner):
@@ -152,6 +231,17 @@ def test_parameters_that_are_not_finite_are_not_saved(build_runner, averaged):
     assert checkpoint.damage(f"{runner.work_dir}/iter_3.pth") is None
 
 
+def test_statistics_that_are_not_finite_are_not_saved(build_runner):
+    class RuinStatistics(Hook):
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            if runner.iter + 1 == 5:
+                runner.model.norm.running_var.fill_(math.inf)
+
+    said = stopped(build(build_runner, hooks=[RuinStatistics()], model=Normed()))
+    assert "The norms' running statistics are not finite (norm.running_var), so no checkpoint is saved." in said
+    assert "--amp-dtype bf16" in said and said.endswith("iter_3.pth.")
+
+
 def test_a_training_is_bit_for_bit_what_it_is_without_the_hook(build_runner):
     weights = []
     for watched in (True, False):
@@ -178,6 +268,19 @@ def test_an_overflow_that_a_scaler_leaves_out_is_no_stop(build_runner, more):
     assert runner.iter == 16 and finite(runner)
     assert runner.optim_wrapper.loss_scaler.get_scale() < 2.0**20
     assert any(not p.equal(before[name]) for name, p in runner.model.named_parameters())
+
+
+def test_a_forward_that_ruins_statistics_is_no_overflow_to_leave_out(build_runner):
+    # An image of 1e5 is inf in float16, before the norm; a root of NaN comes after it.
+    images = Images(_2=-2.0, _4=1e5)
+    said = stopped(build(build_runner, images, model=Normed(), optim_wrapper=amp("float16")))
+    assert "the loss of iteration 5 is not finite: loss_fit is nan" in said
+    assert "The first module whose output is not finite is stem (Linear)" in said
+    assert "The norms' running statistics are not finite (norm.running_mean and 1 more) now" in said
+    assert "Try --amp-dtype bf16, or no --amp." in said
+    runner = build(build_runner, Images(_4=1e5), model=Normed(), optim_wrapper=amp("bfloat16"))
+    train(runner)
+    assert runner.iter == 16
 
 
 def test_overflow_without_an_end_stops(build_runner):
