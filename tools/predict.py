@@ -78,8 +78,8 @@ def main() -> None:
         raise SystemExit(f"predict.py: {told(error)}") from None
     print(f"{args.out}: {len(images) - len(unreadable)} images predicted")
     if unreadable:
-        names = ", ".join(map(str, unreadable[:5]))
-        raise SystemExit(f"predict.py: {len(unreadable)} of {len(images)} images cannot be read (such as {names})")
+        examples = "; ".join(f"{path}: {why}" for path, why in list(unreadable.items())[:5])
+        raise SystemExit(f"predict.py: {len(unreadable)} of {len(images)} images cannot be read (such as {examples})")
 
 
 if __name__ == "__main__":

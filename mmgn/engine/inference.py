@@ -17,7 +17,7 @@ from mmengine.config import Config
 from rich.progress import track
 from torch import nn
 
-from mmgn.datasets.check.images import read_size
+from mmgn.datasets.check.images import ImageError, read_size
 from mmgn.engine import data
 from mmgn.engine.files import write_whole
 from mmgn.engine.hooks.checkpoint_match import check_match
@@ -100,15 +100,23 @@ def _below(folder: Path) -> Iterator[Path]:
     yield from sorted(path for path in folder.rglob("*") if path.suffix.lower() in data.IMAGE_SUFFIXES)
 
 
-def read_image(path: Path) -> np.ndarray | None:
-    """Return an image, (H, W, 3) RGB; None if it cannot be read, is cut off or no regular file, or far too large."""
+def read_image(path: Path) -> np.ndarray:
+    """Return an image, (H, W, 3) RGB.
+
+    Raises:
+        ImageError: it is cut off, no regular file, of more pixels than Pillow thinks safe, or of a format that Pillow
+            or OpenCV cannot open.
+    """
+    # Of an image that ends early OpenCV invents the rest, and a few bytes may say that they are gigabytes.
+    read_size(path)
     try:
-        # Of an image that ends early OpenCV invents the rest, and a few bytes may say that they are gigabytes.
-        read_size(path)
-        return mmcv.imfrombytes(path.read_bytes(), channel_order="rgb")
-    # OpenCV raises on no bytes, and returns None for what is no image.
+        image = mmcv.imfrombytes(path.read_bytes(), channel_order="rgb")
+    # OpenCV raises on some, and returns None for others.
     except Exception:
-        return None
+        image = None
+    if image is None:
+        raise ImageError("unreadable_image", "OpenCV cannot open it")
+    return image
 
 
 def write_predictions(
@@ -119,7 +127,7 @@ def write_predictions(
     batch_size: int = 1,
     score_thr: float = 0.3,
     truth: Mapping[str, Any] | None = None,
-) -> list[Path]:
+) -> dict[Path, str]:
     """Predict and write pictures/, predictions.json and images.json.
 
     Args:
@@ -131,7 +139,7 @@ def write_predictions(
         truth: COCO annotations whose ids of images and categories are taken, by file name and by class name.
 
     Returns:
-        The images that cannot be read.
+        The images that cannot be read, each with why.
 
     Raises:
         ValueError: ``truth`` lacks an image or a class.
@@ -142,11 +150,15 @@ def write_predictions(
     # Without "..", by which a picture would lie outside ``out``.
     places = {path: Path(os.path.abspath(path)) for path in paths}
     root = Path(os.path.commonpath([place.parent for place in places.values()]))
-    results, images, unreadable = [], [], []
+    results, images = [], []
+    unreadable: dict[Path, str] = {}
     for start in track(range(0, len(paths), batch_size), "Predicting", disable=not sys.stdout.isatty()):
-        batch = [(path, read_image(path)) for path in paths[start : start + batch_size]]
-        readable = [(path, image) for path, image in batch if image is not None]
-        unreadable += [path for path, image in batch if image is None]
+        readable = []
+        for path in paths[start : start + batch_size]:
+            try:
+                readable.append((path, read_image(path)))
+            except ImageError as error:
+                unreadable[path] = str(error)
         for (path, image), sample in zip(readable, predictor.predict([path for path, _ in readable]), strict=True):
             height, width = image.shape[:2]
             images.append(entries[path] | {"width": width, "height": height})

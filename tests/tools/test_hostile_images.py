@@ -14,6 +14,7 @@ from PIL import Image
 pytest.importorskip("mmdet")
 
 from mmgn.datasets.check import check_dataset
+from mmgn.datasets.check.images import ImageError
 from mmgn.engine.inference import read_image
 
 #: What cannot be read -> the kind of defect that it is.
@@ -88,9 +89,14 @@ def test_checked(folder, tmp_path, decode, bounded):
 
 
 def test_predicted_or_left_out(folder, bounded):
-    read = {name: read_image(folder / name) for name in (*BROKEN, *SOUND)}
-    assert {name for name, image in read.items() if image is None} == {*BROKEN}
-    assert {image.shape for image in read.values() if image is not None} == {(64, 64, 3)}
+    for name, kind in BROKEN.items():
+        with pytest.raises(ImageError) as caught:
+            read_image(folder / name)
+        assert caught.value.kind == kind
+    assert {read_image(folder / name).shape for name in SOUND} == {(64, 64, 3)}
+    for name, why in (("bomb.png", "exceeds limit of .* pixels"), ("text.jpg", "cannot identify image file")):
+        with pytest.raises(ImageError, match=why):
+            read_image(folder / name)
 
 
 def test_predictions_leave_out_and_tell(folder, fitted, tmp_path, call_tool, bounded):
@@ -100,6 +106,7 @@ def test_predictions_leave_out_and_tell(folder, fitted, tmp_path, call_tool, bou
     status, said = call_tool(fitted, "predict.py", config, "fitted.pth", *inputs, *flags)
     assert status == 1
     assert f"{len(BROKEN) - 2} of {len(inputs)} images cannot be read" in said
+    assert "bomb.png: DecompressionBombError: Image size (900000000 pixels) exceeds limit" in said
     shown = {path.name for path in (tmp_path / "out/pictures").iterdir()}
     assert shown == {*SOUND}
 

@@ -105,7 +105,8 @@ def test_unreadable_images_are_left_out_and_told(fitted, tmp_path, call_tool):
     status, output = call_tool(fitted, "predict.py", CONFIG, "fitted.pth", "mixed", "mixed/ju*.jpg", *flags)
     assert status == 1
     assert "1 images predicted" in output
-    assert "predict.py: 2 of 3 images cannot be read (such as mixed/empty.png, mixed/junk.jpg)" in output
+    assert "predict.py: 2 of 3 images cannot be read (such as mixed/empty.png: UnidentifiedImageError" in output
+    assert "; mixed/junk.jpg: UnidentifiedImageError" in output
     assert [path.name for path in (tmp_path / "new/pictures").rglob("*.*")] == ["one.jpg"]
     # What is there is written over only where that is asked for.
     before = (tmp_path / "new/predictions.json").read_bytes()
