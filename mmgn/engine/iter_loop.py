@@ -20,9 +20,11 @@ class ResumableIterLoop(IterBasedTrainLoop):
         >>> train_cfg = dict(type="ResumableIterLoop", max_iters=90000, val_interval=5000)
     """
 
+    dataloader: Any
+
     def __init__(self, runner: Any, dataloader: Any, *args: Any, **kwargs: Any) -> None:
         BaseLoop.__init__(self, runner, dataloader)
-        loader: Any = self.dataloader
+        loader = self.dataloader
         self._seeded = seed_batches(loader, endless=True)
         # The parent begins to load at once, before it is known from where.
         super().__init__(runner, _NotYet(loader.dataset) if self._seeded else loader, *args, **kwargs)

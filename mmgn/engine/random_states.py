@@ -20,7 +20,8 @@ def get(gpu: bool = True) -> dict[str, Any]:
     Returns:
         Tensors and plain types alone, which load weights-only.
     """
-    name, keys, *more = np.random.get_state()
+    state: Any = np.random.get_state()
+    name, keys, *more = state
     states = {"python": random.getstate(), "numpy": (name, keys.tolist(), *more), "torch": torch.get_rng_state()}
     if gpu and torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state()
