@@ -1,5 +1,6 @@
 """Text that would run a script, in every field that reaches a page, opened in a real browser."""
 
+import contextlib
 import html
 import json
 import re
@@ -39,12 +40,17 @@ def browser():
 @pytest.fixture
 def happens(browser):
     """Open a page, touch what may be waiting for it; returns what it has done that it must not."""
+    page, done, own = browser.new_page(), [], ["data:"]
+    page.on("dialog", lambda dialog: (done.append("a dialog"), dialog.dismiss()))
+    page.on("request", lambda request: request.url.startswith(tuple(own)) or done.append(request.url))
+    page.on("pageerror", lambda error: done.append(f"an error: {error}"))
 
     def happens(path, wait=200):
-        page, done = browser.new_page(), []
-        page.on("dialog", lambda dialog: (done.append("a dialog"), dialog.dismiss()))
-        page.on("request", lambda request: request.url.startswith(("data:", path.as_uri())) or done.append(request.url))
-        page.on("pageerror", lambda error: done.append(f"an error: {error}"))
+        # Nothing of the page before is taken for this one's.
+        with contextlib.suppress(sync_api.Error):
+            page.goto("about:blank")
+        done.clear()
+        own[1:] = [path.as_uri()]
         try:
             page.goto(path.as_uri())
             page.evaluate("document.querySelectorAll('details').forEach(element => element.open = true)")
@@ -52,14 +58,14 @@ def happens(browser):
             page.wait_for_timeout(wait)
             if page.evaluate("window.ran"):
                 done.append("a script")
-            done += page.evaluate(STRANGE)
+            done.extend(page.evaluate(STRANGE))
         except sync_api.Error as error:
             # It has gone elsewhere.
             done.append(str(error))
-        page.close()
-        return done
+        return list(done)
 
-    return happens
+    yield happens
+    page.close()
 
 
 #: Where text is put into a page without care.
