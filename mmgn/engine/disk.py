@@ -5,10 +5,11 @@ import errno
 import functools
 import io
 import logging
+import os
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from mmgn.engine.files import WriteError, room
 
@@ -46,7 +47,8 @@ def readable(main: Callable[[], None]) -> Callable[[], None]:
     @functools.wraps(main)
     def wrapper() -> None:
         try:
-            main()
+            with _quiet_events():
+                main()
         except OSError as error:
             if explain(error) is None:
                 raise
@@ -56,7 +58,7 @@ def readable(main: Callable[[], None]) -> Callable[[], None]:
 
 
 @contextlib.contextmanager
-def quiet_logging() -> Any:
+def quiet_logging() -> Iterator[None]:
     """Have logging print no traceback for each line that it cannot write."""
     before, logging.raiseExceptions = logging.raiseExceptions, False
     try:
@@ -77,6 +79,30 @@ def watch_log(logger: logging.Logger) -> None:
             handler.flush()
 
 
+@contextlib.contextmanager
+def _quiet_events() -> Iterator[None]:
+    """Have TensorBoard's threads print no traceback of what is then raised in the thread that calls them, too."""
+    before = threading.excepthook
+
+    def hook(args: threading.ExceptHookArgs) -> None:
+        if not (_of_tensorboard(args.thread) and isinstance(args.exc_value, OSError) and explain(args.exc_value)):
+            before(args)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        for thread in threading.enumerate():
+            # It ends now, and the hook may be still to come.
+            if _of_tensorboard(thread) and getattr(thread, "exception", None):
+                thread.join()
+        threading.excepthook = before
+
+
+def _of_tensorboard(thread: threading.Thread | None) -> bool:
+    return type(thread).__module__.startswith("tensorboard.")
+
+
 def _raise_once(handler: logging.FileHandler, record: logging.LogRecord) -> None:
     handler.handleError = lambda record: None  # type: ignore[method-assign]
     error = sys.exc_info()[1]
@@ -93,7 +119,8 @@ def _written_at(error: OSError) -> str | None:
             # Of a handler of logging too.
             file = getattr(value, "stream", value)
             name = getattr(file, "name", None) if isinstance(file, io.IOBase) else None
-            if isinstance(name, str) and not name.startswith("<"):
-                found = name
+            # TensorBoard's are bytes.
+            if isinstance(name, (str, bytes)) and not os.fsdecode(name).startswith("<"):
+                found = os.fsdecode(name)
         place = place.tb_next
     return found

@@ -84,3 +84,19 @@ def test_a_line_that_was_lost_before_the_log_is_watched_raises(tmp_path, capsys)
             watch_log(logger)
     handler.close()
     assert capsys.readouterr().err == "" and logging.raiseExceptions
+
+
+def test_events_that_tensorboard_has_no_room_for_are_told_with_their_file_without_its_threads_traceback(
+    tmp_path, capsys
+):
+    from torch.utils.tensorboard import SummaryWriter
+
+    def main():
+        writer = SummaryWriter(tmp_path)
+        with limit(1000):
+            writer.add_text("text", "x" * 5000)
+            writer.flush()
+
+    with pytest.raises(SystemExit, match=r"tfevents\S+ cannot be written: File too large"):
+        readable(main)()
+    assert capsys.readouterr().err == ""
