@@ -1,7 +1,8 @@
 """Trainings by tools/train.py that are killed by SIGKILL and resumed until they are over.
 
 ``python killed_trainings.py FOLDER PLAN``: PLAN is JSON, ``{"ranks": 1, "trainings": [[moment, ...], ...]}``. A moment
-is ``{"part": 0.5, "rank": 0}``, a share of the time that a whole training takes and the rank to be killed then, or
+is ``{"part": 0.5, "rank": 0}``, a share of the time that a whole training takes and the rank to be killed then, with
+``"since": "epoch_1.pth"`` from when that file is there, or
 ``{"write": 3, "delay": 0.001}``, the third of the checkpoints that the run begins to write, and seconds after that; a
 delay of null is when the file is there, and not in its place yet. A training is killed at each of its moments in a run
 of its own, which goes on by ``--resume``, and ends in one more. Prints a line of JSON of the training that is never
@@ -102,7 +103,7 @@ def fork_rank(work_dir, rank, ranks, port, write):
         os._exit(status)
 
 
-def run(work_dir, ranks, after=None, victim=0, write=None):
+def run(work_dir, ranks, after=None, victim=0, since=None, write=None):
     """Train to the end, or until a rank is killed, and end the others then, as torchrun does.
 
     Args:
@@ -110,6 +111,7 @@ def run(work_dir, ranks, after=None, victim=0, write=None):
         ranks: how many.
         after: seconds after which the rank ``victim`` is killed; None for never.
         victim: a rank.
+        since: a file in the work dir from which on seconds are counted; None for the beginning.
         write: at which rank 0 kills itself, as of :func:`die_at`.
 
     Returns:
@@ -129,7 +131,9 @@ def run(work_dir, ranks, after=None, victim=0, write=None):
                 statuses[rank] = os.waitstatus_to_exitcode(status)
         now = time.monotonic()
         left = [pid for rank, pid in enumerate(pids) if rank not in statuses]
-        if after is not None and now - begun > after and victim not in statuses:
+        if since and (work_dir / since).exists():
+            begun, since = now, None
+        if after is not None and not since and now - begun > after and victim not in statuses:
             os.kill(pids[victim], signal.SIGKILL)
             after = None
         elif lost is None and any(statuses.values()):
@@ -202,7 +206,8 @@ def main():
             if "write" in moment:
                 statuses = run(work_dir, ranks, write=(moment["write"], moment["delay"]))
             else:
-                statuses = run(work_dir, ranks, moment["part"] * length, moment.get("rank", 0))
+                after, victim = moment["part"] * length, moment.get("rank", 0)
+                statuses = run(work_dir, ranks, after, victim, moment.get("since"))
             found["runs"] += 1
             found["killed"] += -signal.SIGKILL in statuses
             found["writing"] += any(work_dir.glob(".*.pth.*.part"))
