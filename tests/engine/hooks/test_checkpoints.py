@@ -53,7 +53,7 @@ def test_a_full_disk_ends_training_in_one_sentence_and_leaves_the_checkpoint_bef
     assert said.startswith(
         f"training has stopped after 8 iterations: {runner.work_dir}/epoch_2.pth (0.0 MiB) cannot be "
     )
-    assert " written: File too large. " in said
+    assert " written: File too large; ulimit -f allows files of 0.0 MiB. " in said
     assert said.endswith(
         f"Free some room, or give another --work-dir. The same command with --resume goes on from {first}."
     )
