@@ -93,7 +93,8 @@ def room(folder: Path, number: int | None) -> str:
     if number == errno.EFBIG:
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
         return "" if limit == resource.RLIM_INFINITY else f"; ulimit -f allows files of {limit / 2**20:.1f} MiB"
-    if number not in (errno.ENOSPC, errno.EDQUOT):
+    # Of a quota, what the disk has free says nothing.
+    if number != errno.ENOSPC:
         return ""
     with contextlib.suppress(OSError):
         there = os.statvfs(folder)

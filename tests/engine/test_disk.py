@@ -47,6 +47,13 @@ def test_room_is_told_where_it_is_short(tmp_path):
     assert " MiB are free there. Free some room" in explain(error)
 
 
+def test_of_a_quota_the_disks_room_is_not_told(tmp_path):
+    error = OSError(errno.EDQUOT, "Disk quota exceeded", str(tmp_path / "file"))
+    assert explain(error).endswith(
+        "file cannot be written: Disk quota exceeded. Free some room, or give another --work-dir."
+    )
+
+
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.ECONNRESET, None])
 def test_other_errors_are_no_disks(number):
     assert explain(OSError(number, "something")) is None
