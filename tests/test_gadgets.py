@@ -1,6 +1,7 @@
 """Pickles that run code, through every door by which a file comes in; tests/corpora/gadgets.py has them."""
 
 import functools
+import json
 import os
 import shutil
 import ssl
@@ -235,3 +236,54 @@ def test_no_tool_runs_it(door, digits, tmp_path, call_tool, monkeypatch):
     assert status not in (0, 2), said
     assert f"{tool}: " in said.splitlines()[-1] and "/x.p" in said.splitlines()[-1], said
     assert not marker.exists()
+
+
+@pytest.mark.parametrize("layout", ["detectron", "detectron2", "torchvision", "timm", "mmdet"])
+def test_no_converter_runs_it(layout, tmp_path, call_tool):
+    marker = tmp_path / "marker"
+    for name, wrap in (("x.pkl", bytes), ("x.pth", gadgets.as_zip), ("y.pth", gadgets.as_legacy)):
+        (tmp_path / name).write_bytes(wrap(gadgets.raw("os.system", marker)))
+        for args in (("--from", layout, tmp_path / "converted.pth"), ("--to", layout, tmp_path / "converted.pkl")):
+            status, said = call_tool(tmp_path, "convert_checkpoint.py", tmp_path / name, *args)
+            assert status == 1 and "convert_checkpoint.py: " in said.splitlines()[-1], said
+    assert not marker.exists() and not [*tmp_path.glob("converted*")]
+
+
+@pytest.mark.parametrize("tool", ["swap_norm.py", "inspect_norm.py"])
+def test_tools_for_configs_open_no_weights(tool, tmp_path, call_tool):
+    """Not even to refuse them."""
+    from mmgn.engine.config import CONFIGS
+
+    marker, weights = tmp_path / "marker", tmp_path / "x.pth"
+    weights.write_bytes(gadgets.as_zip(gadgets.raw("os.system", marker)))
+    (tmp_path / "config.py").write_text(
+        f"_base_ = {str(CONFIGS / doors.CONFIG)!r}\nload_from = {str(weights)!r}\n"
+        f"model = dict(backbone=dict(init_cfg=dict(_delete_=True, type='Pretrained', checkpoint=load_from)))\n"
+    )
+    args = ["--to", "GN", "--out", "swapped.py"] if tool == "swap_norm.py" else []
+    status, said = call_tool(tmp_path, tool, "config.py", *args)
+    assert status == 0, said
+    assert not marker.exists()
+
+
+def test_rubbish_for_safetensors_is_told(tmp_path):
+    pytest.importorskip("safetensors")
+    path = tmp_path / "x.safetensors"
+    entry = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
+    for change in (
+        *({"data_offsets": [0, 2**63]}, {"data_offsets": [8, 0]}, {"data_offsets": [-8, 0]}, {"data_offsets": "ab"}),
+        *({"shape": [2**40]}, {"shape": [2**62, 8]}, {"shape": [-2]}, {"shape": {}}),
+        *({"dtype": "O"}, {"dtype": None}, {"dtype": "F64"}),
+    ):
+        header = json.dumps({"w": entry | change}).encode()
+        path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+        with pytest.raises(CheckpointError, match=r"x\.safetensors"):
+            doors.read_checkpoint(path)
+    sound = json.dumps({"w": entry}).encode()
+    for header in (b"{", b"{" * 100_000, b'{"w": 1}', sound[:-1], sound.replace(b"w", b"\xff"), b"\x00" * 8):
+        for length in (len(header), 2**40, 2**64 - 1, 0):
+            path.write_bytes(length.to_bytes(8, "little") + header + bytes(8))
+            with pytest.raises(CheckpointError, match=r"x\.safetensors"):
+                doors.read_checkpoint(path)
+    path.write_bytes(len(sound).to_bytes(8, "little") + sound + bytes(8))
+    assert doors.read_checkpoint(path)
