@@ -1,5 +1,9 @@
-"""Trainings that are killed at random moments: the fast selection is in tests/engine/test_killed.py."""
+"""Trainings that are killed at random moments: the fast selection is in tests/engine/test_killed.py.
 
+The environment's KILLED_TRAININGS is their number.
+"""
+
+import os
 import random
 
 import pytest
@@ -8,7 +12,7 @@ pytest.importorskip("mmdet")
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
 
-KILLS, TRAININGS = 4, 9
+KILLS, TRAININGS = 4, int(os.environ.get("KILLED_TRAININGS", "9"))
 
 
 def moment(source, ranks, first):
@@ -27,7 +31,7 @@ def test_trainings_killed_at_random_moments_end_with_the_same_bits(killed_traini
     whole, killed = killed_trainings(ranks, plan)
     # A run may be over before its moment.
     kills = sum(training["killed"] for training in killed)
-    assert kills >= 30
+    assert kills >= 0.8 * KILLS * TRAININGS
     lost = sum(training["seconds"] - whole["seconds"] for training in killed)
     figures(
         f"interrupted_{ranks}",
