@@ -1,10 +1,9 @@
 """COCO annotations and results as arrays, checked on the way."""
 
-import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -209,12 +208,9 @@ def require_decodable(masks: Sequence[Any], names: Sequence[str], what: str) -> 
     for mask in masks:
         counts, size = (mask.get("counts"), mask.get("size")) if isinstance(mask, dict) else (None, ())
         text = counts.decode("latin-1") if isinstance(counts, bytes) else counts
-        sized = (
-            isinstance(size, (list, tuple)) and len(size) == 2 and all(isinstance(n, Integral) and n > 0 for n in size)
-        )
+        areas.append(_area(size))
         # No list of run lengths either: pycocotools refuses them in results.
-        texts.append(text if sized and isinstance(text, str) else "")
-        areas.append(math.prod(map(int, size)) if sized else 0)
+        texts.append(text if areas[-1] and isinstance(text, str) else "")
     sums = sum_runs(texts)
     broken = [number for number, area in enumerate(areas) if area != sums[number]]
     if broken:
@@ -222,6 +218,15 @@ def require_decodable(masks: Sequence[Any], names: Sequence[str], what: str) -> 
             f"{len(broken)} of {len(masks)} {what} have masks whose counts are not COCO's compressed run lengths, or "
             f"are of another size than the mask (first: {names[broken[0]]})"
         )
+
+
+def _area(size: Any) -> int:
+    """Return the pixels of a mask's size, 0 where it is none; numpy's integers are such as well."""
+    try:
+        height, width = map(operator.index, size) if isinstance(size, (list, tuple)) else (0, 0)
+    except (TypeError, ValueError):
+        return 0
+    return height * width if min(height, width) > 0 else 0
 
 
 def _require_key(entries: Sequence[dict[str, Any]], key: str, what: str) -> None:
