@@ -133,9 +133,8 @@ def test_download_runs_nothing(url, tmp_path):
     assert not marker.exists()
 
 
-def test_stranger_with_a_certificate_of_his_own_is_not_asked(certificate, url, tmp_path, monkeypatch):
-    if url.startswith("http:"):
-        pytest.skip("http has no certificates")
+@pytest.mark.parametrize("url", ["https"], indirect=True)
+def test_stranger_with_a_certificate_of_his_own_is_not_asked(url, tmp_path, monkeypatch):
     monkeypatch.delenv("SSL_CERT_FILE")
     torch.save({"state_dict": {}}, tmp_path / "www/x.pth")
     with pytest.raises(OSError, match="certificate verify failed"):

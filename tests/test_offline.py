@@ -60,7 +60,9 @@ def run_offline(folder, *commands):
     done = subprocess.run(
         [*alone, sys.executable, str(Path(__file__).with_name("offline_tools.py")), str(log), commands],
         cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "TORCH_HOME": str(folder / "torch")},
+        # A proxy is asked in the place of a host.
+        env={k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
+        | {"OMP_NUM_THREADS": "1", "TORCH_HOME": str(folder / "torch")},
         capture_output=True,
         text=True,
         timeout=500,

@@ -200,10 +200,10 @@ def _native(
 
 
 def _centred(x: Tensor, num_groups: int) -> Tensor:
-    """Return x less its groups' means where torch takes its CPU kernel for channels_last; y and gradients are the same.
+    """Return x less its groups' means where torch takes its CPU kernel for channels_last, which leaves y as it is.
 
-    That kernel takes var = E[x^2] - E[x]^2, which of 1e4 +- 1 in float32 leaves nothing. Other dtypes' sums, float32 for
-    half precision, have digits to spare.
+    That kernel takes var = E[x^2] - E[x]^2, which of 1e4 +- 1 in float32 leaves nothing. Other dtypes' sums, which are
+    float32 for half precision, have digits to spare.
     """
     if x.device.type != "cpu" or x.dim() < 4 or x.dtype is not torch.float32:
         return x

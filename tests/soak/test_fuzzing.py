@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("atheris", reason="fuzzing guided by coverage needs it: pip install 'mmgn[fuzz]'")
 MINUTES = float(os.environ.get("MMGN_FUZZ_MINUTES", "10"))
 JOBS = int(os.environ.get("MMGN_FUZZ_JOBS", "1"))
 FUZZ = Path(__file__).parents[1] / "fuzz"
@@ -61,6 +60,7 @@ def fuzz_and_keep(target, folder):
 
 
 def test_nothing_fails(tmp_path, figures):
+    pytest.importorskip("atheris", reason="fuzzing guided by coverage needs it: pip install 'mmgn[fuzz]'")
     with ThreadPoolExecutor(JOBS) as pool:
         rows = list(pool.map(lambda target: fuzz_and_keep(target, tmp_path), TARGETS))
     figures("fuzzing", f"Inputs of atheris, guided by coverage of mmgn's own code, {JOBS} targets at a time", rows)

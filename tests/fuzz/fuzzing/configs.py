@@ -19,8 +19,6 @@ from mmgn.engine.norm_swap.build import build
 from mmgn.engine.norm_swap.swap import NothingToSwapError
 from mmgn.models.norms import BATCH_NORMS, norm_layers
 
-logging.disable(logging.WARNING)
-warnings.filterwarnings("ignore")
 # More channels, layers or levels make a model that takes long to build, no other one.
 _MOST = 256
 _NORMS: tuple[Any, ...] = (
@@ -74,6 +72,17 @@ def check(data: bytes, folder: Path) -> None:
     settings = trees.parse(data)
     if not isinstance(settings, dict) or not _small(settings):
         return
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _swap(settings, folder)
+    finally:
+        logging.disable(before)
+
+
+def _swap(settings: dict[str, Any], folder: Path) -> None:
     asked = settings.pop("request", {})
     base, out = folder / "base.py", folder / "out.py"
     try:

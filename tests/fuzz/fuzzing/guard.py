@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 _FORBIDDEN = ("os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "pty.spawn", "subprocess.", "socket.")
+_ROOT = str(Path(__file__).parents[3])
 # What reads and writes name first.
 _WRITES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod")
 _folder: str | None = None
@@ -28,7 +29,8 @@ def _watch(event: str, args: tuple[Any, ...]) -> None:
     if event == "open" and isinstance(args[0], str | bytes | os.PathLike):
         path = os.path.abspath(os.fsdecode(args[0]))
         writing = bool(args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC))
-        if not _inside(path) and (writing or path.startswith(("/etc", "/root", "/home"))):
+        reads_elsewhere = path.startswith(("/etc", "/root", "/home")) and not path.startswith(_ROOT)
+        if not _inside(path) and (writing or reads_elsewhere):
             _refuse(f"open {path!r} {args[1:]}")
     elif event in _WRITES:
         # What is relative to an open folder, rmtree has found safely.
