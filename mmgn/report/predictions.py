@@ -157,7 +157,8 @@ def read_annotations(path: Path) -> dict[str, Any]:
 def _check_results(path: Path, results: list[Any], kind: str, ann_file: Path, truth: dict[str, Any]) -> None:
     _check_entries(str(path), results, ("image_id", "category_id", "score", SHAPES[kind]))
     for index, entry in enumerate(results):
-        if not (is_number(entry["score"]) and math.isfinite(entry["score"])):
+        # One of NaN is a note, and the other kind of results is judged.
+        if not is_number(entry["score"]) or math.isinf(entry["score"]):
             raise ValueError(f"{path}: the score of entry {index} must be finite, got {entry['score']!r:.80}")
     for key, name in (("image_id", "images"), ("category_id", "categories")):
         known = {entry["id"] for entry in truth[name]}
