@@ -1,5 +1,6 @@
 """Installed packages: mmengine's look-ups without ``pkg_resources``, and which fork a package comes from."""
 
+import contextlib
 import functools
 import importlib.util
 import sys
@@ -82,6 +83,10 @@ def _module_of(package: str) -> str:
 def owners_of(import_name: str) -> list[str]:
     """Distributions that bring ``import_name``; several have overwritten each other's files."""
     owners = set(_distributions().get(import_name, ()))
+    if not owners:
+        # Python 3.10 knows only the modules that a wheel lists.
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            owners = {metadata.distribution(import_name).metadata["Name"]}
     spec = importlib.util.find_spec(import_name)
     folder = Path(spec.origin).parent if spec is not None and spec.origin is not None else None
     # Of several, those whose files get imported; an editable install has its files elsewhere.
