@@ -65,9 +65,8 @@ def test_a_cpu_tensor_without_the_interpreter():
     assert "backend='native'" in out.splitlines()[-1]
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float8_e4m3fn], ids=str)
-def test_a_dtype_without_kernels(dtype):
-    assert f"not {dtype}" in refused(X.to(dtype))
+def test_a_dtype_without_kernels():
+    assert "not torch.float64" in refused(X.double())
 
 
 def test_a_channel_too_large_for_32_bits():
