@@ -1,4 +1,5 @@
 import datetime
+import importlib
 import importlib.util
 import json
 import os
@@ -63,6 +64,18 @@ def figures(request):
         (folder / f"{name}.json").write_text(json.dumps(report, indent=2) + "\n")
 
     return keep
+
+
+@pytest.fixture(scope="session")
+def docs_script():
+    """Import a script of docs/ as it runs, beside what it shares with the others."""
+
+    def load(name):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(Path(__file__).parents[1] / "docs")
+            return importlib.import_module(name)
+
+    return load
 
 
 @pytest.fixture

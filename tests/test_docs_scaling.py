@@ -1,6 +1,5 @@
 """docs/scaling.md says what the results say."""
 
-import importlib
 import re
 from pathlib import Path
 
@@ -10,10 +9,8 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def scaling():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "docs")
-        return importlib.import_module("scaling")
+def scaling(docs_script):
+    return docs_script("scaling")
 
 
 def test_tables_are_those_of_the_results(scaling):

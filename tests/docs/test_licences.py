@@ -1,6 +1,5 @@
 """docs/licences.md lists every package of constraints.txt, with a licence that lets it be used beside Apache-2.0."""
 
-import importlib
 import re
 from pathlib import Path
 
@@ -11,10 +10,8 @@ TEXT = (ROOT / "docs/licences.md").read_text()
 
 
 @pytest.fixture(scope="module")
-def licences():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "docs")
-        return importlib.import_module("licences")
+def licences(docs_script):
+    return docs_script("licences")
 
 
 def test_every_package_is_listed(licences):

@@ -1,6 +1,5 @@
 """docs/reliability.md says what the results say, and what it names exists."""
 
-import importlib
 import re
 from pathlib import Path
 
@@ -11,10 +10,8 @@ TEXT = (ROOT / "docs/reliability.md").read_text()
 
 
 @pytest.fixture(scope="module")
-def reliability():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(ROOT / "docs")
-        return importlib.import_module("reliability")
+def reliability(docs_script):
+    return docs_script("reliability")
 
 
 def test_tables_are_those_of_the_results(reliability):
