@@ -36,6 +36,18 @@ def shape(rng, category_id):
     return draw_mask(category_id, x, y, int(w), int(h))
 
 
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api")
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        pytest.skip("Chromium is not installed")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
 @pytest.fixture
 def coco_set(tmp_path):
     """12 images of discs, boxes and bars with masks, and predictions that find most of them, badly."""

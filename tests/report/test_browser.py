@@ -3,7 +3,6 @@
 import io
 import itertools
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -15,17 +14,6 @@ from mmgn.report import write_comparison, write_report
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright, which drives Chromium, is not installed")
 
 CSS = (Path(mmgn.report.__file__).parent / "templates" / "page.css").read_text()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None:
-        pytest.skip("Chromium is not installed")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import contextlib
 import html
 import json
 import re
-import shutil
 
 import pytest
 from injections import INJECTIONS
@@ -24,17 +23,6 @@ STRANGE = """() => [...document.querySelectorAll('*')].filter(element =>
     || element.tagName === 'SCRIPT' && element.parentElement !== document.body
     || element.tagName === 'STYLE' && element.parentElement !== document.head
         && !element.closest('svg')).map(element => element.outerHTML.slice(0, 200))"""
-
-
-@pytest.fixture(scope="module")
-def browser():
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None:
-        pytest.skip("Chromium is not installed")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
