@@ -85,6 +85,8 @@ def build_runner(cfg: Any) -> Any:
     import pycocotools.cocoeval
     from mmengine.runner import Runner
 
+    from mmgn.engine.hooks.workers import WorkersHook
+
     for module in (pycocotools.coco, pycocotools.cocoeval):
         module.print = lambda *args, **kwargs: None
     with contextlib.redirect_stdout(io.StringIO()):
@@ -93,6 +95,7 @@ def build_runner(cfg: Any) -> Any:
         if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
             handler.setStream(sys.stdout)
             handler.setLevel(logging.ERROR)
+    runner.register_hook(WorkersHook())
     return runner
 
 

@@ -14,6 +14,7 @@ from mmgn.engine.hooks.results import ResultsHook
 from mmgn.engine.hooks.run_record import RunRecordHook
 from mmgn.engine.hooks.speed import SpeedHook
 from mmgn.engine.hooks.val_loss import ValLossHook
+from mmgn.engine.hooks.workers import WorkersHook
 from mmgn.engine.iter_loop import ResumableIterLoop
 
 __all__ = [
@@ -33,4 +34,5 @@ __all__ = [
     "SafeCheckpointHook",
     "SpeedHook",
     "ValLossHook",
+    "WorkersHook",
 ]

@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 from mmgn.engine import disk, distributed
 from mmgn.engine.config import load_config, record_run
 from mmgn.engine.data import check_data
+from mmgn.engine.hooks.workers import WorkersHook
 
 
 def parse_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
@@ -66,4 +67,5 @@ def build_runner(cfg: Config) -> Any:
     with disk.quiet_logging():
         runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
     disk.watch_log(runner.logger)
+    runner.register_hook(WorkersHook())
     return runner
