@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from multiprocessing import synchronize
 from pathlib import Path
 
 from mmgn.engine.files import WriteError, room
@@ -115,6 +116,9 @@ def _written_at(error: OSError) -> str | None:
     """Return the file that the innermost function with an open one was writing: errors of write() do not name it."""
     found, place = None, error.__traceback__
     while place is not None:
+        # Of the queues of loading workers, say. It names none either.
+        if place.tb_frame.f_code.co_filename == synchronize.__file__:
+            found = "/dev/shm/sem.*"
         for value in place.tb_frame.f_locals.values():
             # Of a handler of logging too.
             file = getattr(value, "stream", value)

@@ -67,8 +67,8 @@ def explain(error: Exception) -> str | None:
     # A DataLoader's worker that is gone: its signal, or its number, is all that is known.
     if "DataLoader worker (pid" in text:
         return (
-            f"{text.rstrip('.')}. What it told, if anything, is above. Memory or shared memory (/dev/shm) may be full: try fewer "
-            "train_dataloader.num_workers."
+            f"{text.rstrip('.')}. What it told, if anything, is above. Memory or shared memory (/dev/shm) may be full: "
+            "try fewer train_dataloader.num_workers."
         )
     # mmcv tells the name of what is no image; OpenCV that of none, where there is not a byte.
     if "failed to load image" in text or "imdecode" in text:

@@ -176,7 +176,7 @@ def _open(img_dir: Path | None, info: Mapping[str, Any]) -> Image.Image:
     # A page is passed on: it must not show what an annotation file of unknown origin points at.
     if img_dir and not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(img_dir)):
         raise ValueError(f"not below {img_dir}")
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise FileNotFoundError(f"not in {img_dir or 'the current folder'}")
     size = (info["width"], info["height"])
     with Image.open(path) as file:

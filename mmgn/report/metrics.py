@@ -177,11 +177,7 @@ def _typical(lines: Sequence[Mapping[str, Any]], key: str) -> float | None:
 
 
 def _finite(value: Any) -> float | None:
-    try:
-        return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
-    # Of an integer beyond what a float holds.
-    except OverflowError:
-        return None
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
 def _whole(value: Any) -> int | None:

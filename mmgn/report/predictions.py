@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -38,7 +39,7 @@ class Predictions:
 def result_files(results: Path) -> list[Path]:
     """Return the files of COCO results that a prefix, or the path of a single one, stands for; none is no error."""
     files = [Path(f"{results}.{kind}.json") for kind in SHAPES]
-    return [file for file in files if file.is_file()] or ([results] if results.is_file() else [])
+    return [file for file in files if os.path.isfile(file)] or ([results] if os.path.isfile(results) else [])
 
 
 def find_predictions(
@@ -82,8 +83,9 @@ def _read_predictions(work: WorkDir, ann_file: Path | None, img_dir: Path | None
     ann_file = ann_file or work.locate(recorded.get("ann_file"))
     if ann_file is None:
         raise FileNotFoundError(f"No annotations to judge {prefix} by: give --ann-file and --img-dir")
-    if not ann_file.is_file():
-        raise FileNotFoundError(f"No annotation file {ann_file}: give the right one with --ann-file")
+    # False for a name that no file can have; Path.is_file raises.
+    if not os.path.isfile(ann_file):
+        raise FileNotFoundError(f"No annotation file {ann_file!s:.1000}: give the right one with --ann-file")
     truth = read_annotations(ann_file)
     entries, origin = {}, {}
     for file in files:
@@ -165,7 +167,7 @@ def _check_results(path: Path, results: list[Any], kind: str, ann_file: Path, tr
         used = {repr(entry[key]): entry[key] for entry in results}
         unknown = [number for number in used.values() if isinstance(number, (dict, list)) or number not in known]
         if unknown:
-            first = ", ".join(map(repr, sorted(unknown, key=lambda number: str(number).zfill(20))[:3]))
+            first = ", ".join(f"{number!r:.80}" for number in sorted(unknown, key=lambda n: str(n).zfill(20))[:3])
             raise ValueError(
                 f"{path}: {len(unknown)} of its {len(used)} different {key} are not in {ann_file}, which has "
                 f"{len(known)} {name} (first unknown: {first}); give the annotation file that these predictions were "

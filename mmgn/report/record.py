@@ -7,6 +7,12 @@ from pathlib import Path
 from typing import Any
 
 
+def whole(digits: str) -> int | float:
+    """Return an integer of JSON, for ``parse_int``; a float, be it infinite, where 64 bits do not hold it."""
+    value = int(digits)
+    return value if -(2**63) <= value < 2**63 else float(digits)
+
+
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
 
@@ -53,7 +59,7 @@ def read_record(path: Path) -> dict[str, Any]:
         ValueError: it is none, or a field is of another type.
     """
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"), parse_int=whole)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON ({error}); remove it to report without it") from error
     sections = {k: record.get(k, {}) for k in ("train", "evaluation")} if isinstance(record, dict) else {"": None}

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mmgn.report.record import read_record
+from mmgn.report.record import read_record, whole
 from mmgn.report.setup import mapping, read_config, string
 
 
@@ -113,13 +113,13 @@ def _read_scalars(path: Path, notes: list[str]) -> tuple[list[dict[str, Any]], l
     lines = [(number, text) for number, text in enumerate(path.read_bytes().split(b"\n"), 1) if text.strip()]
     for number, text in lines:
         try:
-            line = json.loads(text)
+            line = json.loads(text, parse_int=whole)
         except (ValueError, RecursionError) as error:
             if number == lines[-1][0]:
                 notes.append(f"The last line of {path} is torn, as a killed run leaves it; it was skipped.")
                 break
             raise ValueError(f"{path}:{number} is not JSON: {text[:80]!r} ({error}); remove that line") from error
-        if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+        if not isinstance(line, dict) or type(line.get("step")) is not int:
             raise ValueError(f"{path}:{number} has no integer 'step': {text[:80]!r}; remove that line")
         # log_processor's log_with_hierarchy puts the stage before each name.
         line = {key.removeprefix("train/").removeprefix("val/"): value for key, value in line.items()}

@@ -142,7 +142,7 @@ def write_checkpoint(
 
     Raises:
         FileExistsError, FileNotFoundError, ValueError: as :func:`check_destination`.
-        TypeError: a dtype that the format does not have.
+        TypeError: a dtype that the format does not have, or a tensor that is not dense.
         ImportError: safetensors is not installed.
     """
     check_destination(path, layout, force=force)
@@ -152,6 +152,13 @@ def write_checkpoint(
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _whole(key: str, value: Tensor) -> Tensor:
+    if value.layout is not torch.strided:
+        raise TypeError(f"{key} is a tensor in {value.layout}, and weights are dense; save it as {key}.to_dense().")
+    # A view would be saved with all it is a view of.
+    return value.detach().contiguous().clone()
 
 
 def _array(key: str, value: Tensor) -> np.ndarray:
@@ -165,8 +172,7 @@ def _array(key: str, value: Tensor) -> np.ndarray:
 
 
 def _write(path: Path, state: Mapping[str, Tensor], layout: str, suffix: str, origin: str) -> None:
-    # A view would be saved with all it is a view of.
-    whole = {key: value.detach().contiguous().clone() for key, value in state.items()}
+    whole = {key: _whole(key, value) for key, value in state.items()}
     if suffix == ".safetensors":
         # Its save_file has an error of its own for a full disk.
         path.write_bytes(_safetensors("writing").save(whole, metadata={"format": "pt", "converted_from": origin}))

@@ -86,5 +86,6 @@ def check_quickly(
     if classes is not None:
         check_classes(table, classes, findings)
     if img_dir is not None:
-        check_images(table.images[:: max(1, len(table.images) // images)][:images], img_dir, findings)
+        spread = np.linspace(0, len(table.images) - 1, min(images, len(table.images)), dtype=int)
+        check_images([table.images[number] for number in spread], img_dir, findings)
     return findings

@@ -86,10 +86,11 @@ def _source(value: Any, norm_cfg: dict[str, Any]) -> str:
         if norm_cfg and value == norm_cfg:
             return "norm_cfg"
         items = [(key, _source(child, norm_cfg)) for key, child in value.items()]
-        if norm_cfg and norm_cfg.items() <= value.items():
+        named = all(isinstance(key, str) and key.isidentifier() and not keyword.iskeyword(key) for key in value)
+        if named and norm_cfg and norm_cfg.items() <= value.items():
             extra = [f"{key}={child}" for key, child in items if key not in norm_cfg]
             return f"dict(**norm_cfg, {', '.join(extra)})"
-        if all(isinstance(key, str) and key.isidentifier() and not keyword.iskeyword(key) for key in value):
+        if named:
             return f"dict({', '.join(f'{key}={child}' for key, child in items)})"
         return "{" + ", ".join(f"{key!r}: {child}" for key, child in items) + "}"
     if isinstance(value, (list, tuple)):

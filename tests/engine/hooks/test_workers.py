@@ -1,5 +1,6 @@
 """Data loading workers whose process is killed, or whose batch cannot be handed over."""
 
+import signal
 import subprocess
 import sys
 import threading
@@ -9,10 +10,8 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("mmengine")
-import torch
 
 from mmgn.engine.hooks.workers import WorkersHook
-from mmgn.engine.training import TrainingError, train
 
 RUN = """
 import os, signal, sys, time
@@ -21,11 +20,16 @@ sys.path.insert(0, sys.argv[1])
 from conftest import Linear, Numbers, toy_runner
 from mmengine.hooks import Hook
 import mmgn
+from mmgn.engine.training import train
 
 class Large(Numbers):
     def __getitem__(self, index):
         Path(f"{os.getpid()}.pid").touch()
         return super().__getitem__(index) | {"data_samples": bytes(1 << 20)}
+
+class Unpicklable(Numbers):
+    def __getitem__(self, index):
+        return super().__getitem__(index) | {"data_samples": lambda: index}
 
 class Model(Linear):
     def forward(self, inputs, data_samples, mode):
@@ -37,10 +41,21 @@ class Die(Hook):
         time.sleep(1)
         os.kill(os.getpid(), signal.SIGKILL)
 
-setattr(Die, f"before_{sys.argv[2]}_iter", Die.die)
+setattr(Die, sys.argv[3], Die.die)
 hooks = [dict(type="WorkersHook"), Die()]
-toy_runner("work", hooks=hooks, dataset=Large(), model=Model(), scores=[1, 1, 1], workers=2).train()
+dataset = globals()[sys.argv[2]]()
+train(toy_runner("work", hooks=hooks, dataset=dataset, model=Model(), scores=[1, 1, 1], workers=2))
 """
+
+
+def run(folder, dataset, dies):
+    """Train on a data set, in a process that kills itself where a hook has this method; returns status and errors."""
+    command = [sys.executable, "-c", RUN, str(Path(__file__).parents[1]), dataset, dies]
+    # No pipe, which workers that stay would keep open.
+    with (folder / "errors.txt").open("w+") as errors:
+        code = subprocess.run(command, cwd=folder, stderr=errors, timeout=300).returncode
+        errors.seek(0)
+        return code, errors.read()
 
 
 def runs(pid):
@@ -55,9 +70,7 @@ def runs(pid):
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 @pytest.mark.parametrize("loop", ["train", "val"])
 def test_workers_of_a_killed_process_end(tmp_path, loop):
-    tests = str(Path(__file__).parents[1])
-    process = subprocess.run([sys.executable, "-c", RUN, tests, loop], cwd=tmp_path, timeout=300)
-    assert process.returncode == -9
+    assert run(tmp_path, "Large", f"before_{loop}_iter")[0] == -signal.SIGKILL
     pids = {int(path.stem) for path in tmp_path.glob("*.pid")}
     assert len(pids) >= 2
     deadline = time.monotonic() + 30
@@ -66,22 +79,12 @@ def test_workers_of_a_killed_process_end(tmp_path, loop):
     assert not [pid for pid in pids if runs(pid)]
 
 
-class Unpicklable(torch.utils.data.Dataset):
-    """Eight numbers, the fifth of which is a function that has no name."""
-
-    def __len__(self):
-        return 8
-
-    def __getitem__(self, index):
-        return {"inputs": torch.tensor([1.0]), "data_samples": (lambda: 5) if index == 5 else index}
-
-
-def test_a_batch_that_cannot_be_handed_over_ends_training(build_runner, capfd):
-    runner = build_runner(hooks=[WorkersHook()], dataset=Unpicklable(), workers=1)
-    runner.model.forward = lambda inputs, data_samples, mode: {"loss": runner.model.head.bias.sum()}
-    with pytest.raises(TrainingError, match=r"DataLoader worker \(pid.*/dev/shm\) may be full"):
-        train(runner)
-    assert "a data loading worker cannot hand over a batch: Can't pickle" in capfd.readouterr().err
+def test_a_batch_that_cannot_be_handed_over_ends_training(tmp_path):
+    code, said = run(tmp_path, "Unpicklable", "never")
+    assert code == 1
+    assert "a data loading worker cannot hand over a batch: Can't pickle" in said
+    assert "\nmmgn.engine.training.TrainingError: training has stopped after" in said
+    assert "DataLoader worker (pid" in said and "shared memory (/dev/shm) may be full" in said
 
 
 def test_a_loaders_own_start_of_a_worker_is_made_too(build_runner):

@@ -112,18 +112,19 @@ def check(data: bytes, folder: Path) -> None:
     with ExitStack() as stack:
         stack.enter_context(poisoned_empty())
         launches = stack.enter_context(record_traffic()) if backend == "triton" else []
-        _compare(case, op)
+        _compare(case, op, torch.float32 if backend == "triton" else x.dtype)
     for launch in launches:
         launch.assert_no_race()
     for old, new in zip(before, (x, weight, bias, residual), strict=True):
         assert old is None or torch.equal(old.nan_to_num(), new.nan_to_num()), "an input has changed"
 
 
-def _compare(case: Case, op: Any) -> None:
+def _compare(case: Case, op: Any, steps: torch.dtype) -> None:
     """Hold a run against torch's in float64; where that has NaN or infinity, NaN is where torch has it.
 
     Allowed is twice torch's own error and a rounding of the result, as everywhere; but of a few numbers torch may have
-    no error by chance, so also what x's last bits do to the truth, and roundings of the terms that a result sums.
+    no error by chance, so also what x's last bits do to the truth, and roundings of the terms that a result sums: in
+    float32, and once in the dtype that the steps between have.
     """
     results = run(case, op)
     if not case.x.numel():
@@ -136,6 +137,7 @@ def _compare(case: Case, op: Any) -> None:
         assert torch.equal(results["y"].isnan(), torchs["y"].isnan()), "NaN elsewhere than torch has it"
         return
     one_bit = torch.finfo(torch.float32).eps
+    rounding = max(4 * one_bit, torch.finfo(steps).eps)
     signs = [torch.randn(case.x.shape, generator=torch.Generator().manual_seed(seed)).sign() for seed in range(3)]
     others = [run(replace(case, x=case.x.double() * (1 + one_bit * sign)), eager, torch.float64) for sign in signs]
     for (name, want), terms in zip(truth.items(), _terms(case), strict=True):
@@ -144,7 +146,7 @@ def _compare(case: Case, op: Any) -> None:
             assert got is base is None, f"{name} was not asked for"
             continue
         assert (got.shape, got.dtype) == (base.shape, base.dtype), f"{name} is {tuple(got.shape)} {got.dtype}"
-        bound = 2 * _apart(base, want) + torch.finfo(got.dtype).eps * want.abs().max() + 4 * one_bit * terms
+        bound = 2 * _apart(base, want) + torch.finfo(got.dtype).eps * want.abs().max() + rounding * terms
         bound += 8 * max(_apart(other[name], want) for other in others)
         assert _apart(got, want) <= bound, f"{name} is off by {_apart(got, want):.3e}, more than {bound:.3e}"
 
