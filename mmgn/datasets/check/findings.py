@@ -122,7 +122,9 @@ class Findings:
 
 def show(value: Any) -> str:
     """Return an untrusted value in a few printable characters."""
-    return _SHORT.repr(value)
+    text = _SHORT.repr(value)
+    # Which is short at each level alone.
+    return text if len(text) <= 300 else f"{text[:297]}..."
 
 
 def printable(text: str, limit: int = 200) -> str:
