@@ -1,5 +1,6 @@
 """COCO annotations and results as arrays, checked on the way."""
 
+import math
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -181,7 +182,7 @@ def _boxes(entries: Sequence[dict[str, Any]], what: str) -> np.ndarray:
 
 
 def require_bounded(entries: Sequence[Mapping[str, Any]]) -> None:
-    """Raise ValueError for polygons whose outline would fill the memory: the library takes it pixel by pixel."""
+    """Raise ValueError for polygons whose outline would fill the memory, pixel by pixel as the library takes it."""
     for entry in entries:
         polygons = entry["segmentation"]
         for polygon in polygons if isinstance(polygons, list) else ():
@@ -192,6 +193,9 @@ def require_bounded(entries: Sequence[Mapping[str, Any]]) -> None:
                     f"id {entry.get('id')}: a polygon of {len(polygon) // 2} points is over {_LONGEST_OUTLINE} pixels "
                     "long, or as far away"
                 )
+            # To max it is neither more nor less.
+            if math.isnan(sum(polygon)):
+                raise ValueError(f"id {entry.get('id')}: a polygon has points that are NaN")
 
 
 def _outline(polygon: Sequence[float]) -> float:
