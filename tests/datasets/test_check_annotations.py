@@ -7,6 +7,7 @@ import time
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -187,6 +188,18 @@ def test_nested_rubbish_in_an_entry_is_shown_in_a_line(coco, write):
     assert found.counts == {"malformed_annotation": 1}
     assert len(found.text()) < 1500
     assert "\x1b" not in found.text()
+
+
+def test_a_quick_check_looks_at_files_from_the_first_to_the_last(tmp_path):
+    images = [{"id": n, "file_name": f"{n}.png", "width": 8, "height": 8} for n in range(50)]
+    path = tmp_path / "annotations.json"
+    path.write_text(json.dumps({"images": images, "annotations": [], "categories": []}))
+    missing = check_quickly(path, tmp_path, images=5).examples["missing_image"]
+    assert [text.split(",")[0] for text in missing] == ["image 0", "image 12", "image 24"]
+    assert check_quickly(path, tmp_path, images=5).counts["missing_image"] == 5
+    Image.new("RGB", (8, 8)).save(tmp_path / "49.png")
+    assert check_quickly(path, tmp_path, images=5).counts["missing_image"] == 4
+    assert check_quickly(path, tmp_path, images=90).counts["missing_image"] == 49
 
 
 def test_a_quick_check_reads_whatever_way_the_json_is_laid_out(coco, tmp_path):
