@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import serialization
 
-from mmgn.compat import download, file_damage
+from mmgn.compat import arrays, download, file_damage
 
 _FORCE, _FORCE_NO = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
@@ -118,16 +118,35 @@ def damage(path: str | Path) -> str | None:
 
 
 def allow_mmengine() -> None:
-    """Put what mmengine stores on torch's allow-list, none of which runs code or reaches into modules."""
-    known = serialization.get_safe_globals()
-    serialization.add_safe_globals([item for item in _mmengine_globals() if item not in known])
+    """Put what mmengine stores on torch's allow-list, none of which runs code or reaches into modules.
+
+    numpy's own functions, which others may have put there, come off it: files with arrays load all the same.
+    """
+    ours, known = _mmengine_globals(), serialization.get_safe_globals()
+    names = set(map(_full_name, ours))
+    others = [item for item in known if item not in ours and _full_name(item) not in names]
+    if len(others) + len(ours) != len(known):
+        serialization.clear_safe_globals()
+        serialization.add_safe_globals([*others, *ours])
+
+
+def _full_name(item: Any) -> str:
+    """Return the name by which a pickle asks for an item of torch's allow-list."""
+    return item[1] if isinstance(item, tuple) else f"{item.__module__}.{item.__qualname__}"
+
+
+class _Dtype(arrays.Dtype):
+    """Stands for ``numpy.dtype``, of numbers and of complex ones."""
+
+    @staticmethod
+    def takes(code: str) -> bool:
+        return code in (*arrays.NUMBERS, "c8", "c16")
 
 
 @functools.cache
 def _mmengine_globals() -> list[Any]:
     import _codecs
 
-    import numpy as np
     from mmengine.config import ConfigDict
     from mmengine.logging import HistoryBuffer
     from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
@@ -143,17 +162,14 @@ def _mmengine_globals() -> list[Any]:
             raise pickle.UnpicklingError(f"getattr({owner!r}, {name!r}) is not among what mmengine stores")
         return getattr(owner, name)
 
-    array: Any = np.zeros(0).__reduce__()[0]
-    scalar: Any = np.float64(0).__reduce__()[0]
-    # Types of fixed size alone: of the others a pickle can set the size at will.
-    numbers = np.typecodes["AllInteger"] + np.typecodes["AllFloat"] + "?"
     return [
-        *(HistoryBuffer, OneCycleParamScheduler, ConfigDict, set, _codecs.encode, np.ndarray, np.dtype),
-        *{type(np.dtype(code)) for code in numbers},
+        *(HistoryBuffer, OneCycleParamScheduler, ConfigDict, set, _codecs.encode),
         _named("builtins.getattr", method),
+        # numpy's own would take whatever state a file gives them. The state of these two may be set.
+        *(_named("numpy.ndarray", arrays.Array), arrays.Array, _named("numpy.dtype", _Dtype), _Dtype),
         # numpy 2 moved these: files of either numpy load on either.
-        *(_named(f"numpy.{core}.multiarray._reconstruct", array) for core in ("core", "_core")),
-        *(_named(f"numpy.{core}.multiarray.scalar", scalar) for core in ("core", "_core")),
+        *(_named(f"numpy.{core}.multiarray._reconstruct", arrays.reconstruct) for core in ("core", "_core")),
+        *(_named(f"numpy.{core}.multiarray.scalar", arrays.scalar) for core in ("core", "_core")),
     ]
 
 

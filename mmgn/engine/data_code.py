@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import yaml  # type: ignore[import-untyped]
 
+from mmgn.compat import arrays
 from mmgn.weights import safe_pickle
 
 
@@ -54,18 +55,18 @@ def _check(path: Path, read: Callable[[Path], Any], setting: str) -> None:
         ) from error
 
 
-class _Dtype(safe_pickle.Dtype):
+class _Dtype(arrays.Dtype):
     """Stands for ``numpy.dtype``, of numbers and of text no longer than a path may be."""
 
     @staticmethod
-    def takes(code: Any) -> bool:
-        return code in safe_pickle.NUMBERS or bool(re.fullmatch(r"U[1-9]\d{0,3}", code))
+    def takes(code: str) -> bool:
+        return code in arrays.NUMBERS or bool(re.fullmatch(r"U[1-9]\d{0,3}", code))
 
 
 class _InstanceData(safe_pickle.StandIn):
     """Stands for mmengine's, as which mmdet's DumpProposals keeps an image's boxes."""
 
-    def set(self, state: Any) -> None:
+    def __setstate__(self, state: Any) -> None:
         if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
             raise ValueError(f"the state of an InstanceData is {state!r:.80}")
 

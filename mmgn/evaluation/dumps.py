@@ -112,8 +112,7 @@ def _mask(rle: Mapping[str, Any], size: list[int], img_id: Any) -> dict[str, Any
 
 
 def _listed(value: Any) -> Any:
-    array = value.array if isinstance(value, safe_pickle.PickledArray) else value
-    return array if isinstance(array, list) else array.tolist()
+    return value if isinstance(value, list) else value.tolist()
 
 
 def _storage(raw: Any) -> TypedStorage:

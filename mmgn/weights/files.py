@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmgn.compat import checkpoint
+from mmgn.compat import arrays, checkpoint
 from mmgn.compat.checkpoint import CheckpointError
 from mmgn.version import __version__
 from mmgn.weights import safe_pickle
@@ -106,8 +106,6 @@ def _safetensors(doing: str) -> ModuleType:
 
 
 def _tensor(value: Any) -> Any:
-    if isinstance(value, safe_pickle.PickledArray):
-        value = getattr(value, "array", None)
     return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
 
 
@@ -166,7 +164,7 @@ def _array(key: str, value: Tensor) -> np.ndarray:
         array = value.numpy()
     except TypeError as error:
         raise TypeError(f"numpy, and so a .pkl, has no {value.dtype}, which {key} is of.") from error
-    if array.dtype.str[1:] not in safe_pickle.NUMBERS:
+    if array.dtype.str[1:] not in arrays.NUMBERS:
         raise TypeError(f"{key} is of {value.dtype}, which no .pkl is read with; write it in another dtype.")
     return array
 

@@ -183,7 +183,9 @@ def plain(value):
     """``value`` as something ``==`` can compare, types kept."""
     if isinstance(value, HistoryBuffer):
         return [plain(part) for part in value.data] + [value._max_length if hasattr(value, "_max_length") else 0]
-    if isinstance(value, (np.ndarray, np.generic, torch.Tensor)):
+    if isinstance(value, np.ndarray):
+        return np.ndarray, str(value.dtype), value.tolist()
+    if isinstance(value, (np.generic, torch.Tensor)):
         return type(value), str(value.dtype), value.tolist()
     if isinstance(value, dict):
         return type(value), {key: plain(item) for key, item in value.items()}
@@ -269,6 +271,66 @@ def test_getattr_reaches_nothing_but_statistics(name, tmp_path):
     with pytest.raises(CheckpointError, match="not among what mmengine stores"):
         load(str(tmp_path / "x.pth"))
     assert getattr not in torch.serialization.get_safe_globals()
+
+
+class Reduced:
+    """Pickled as a call, and the state that is set of what it gives."""
+
+    def __init__(self, *reduced):
+        self.reduced = reduced
+
+    def __reduce__(self):
+        return self.reduced
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        # The flags of a dtype that holds references; numpy frees them.
+        *((3, "<", None, None, None, -1, -1, flags) for flags in (1, 4, 63)),
+        # Its parts, of which numpy expects a tuple.
+        *((3, "<", part, None, None, -1, -1, 0) for part in (ConfigDict, b"A" * 64, "A" * 64)),
+        (3, "<", None, ("a",), {"a": (1, 1 << 40)}, 8, 8, 0),
+        (3, "<", None, None, None, 1 << 40, -1, 0),
+        (3, "x", None, None, None, -1, -1, 0),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("archive", [True, False])
+@pytest.mark.parametrize("numpys_own", [False, True])
+def test_states_of_dtypes_are_checked_before_numpy_sees_them(state, archive, numpys_own, tmp_path):
+    dtype = Reduced(np.dtype, ("i8", False, True), state)
+    array = Reduced(np.zeros(0).__reduce__()[0], (np.ndarray, (0,), b"b"), (1, (1,), dtype, False, b"A" * 8))
+    torch.save({"w": torch.zeros(1), "x": array}, tmp_path / "x.pth", _use_new_zipfile_serialization=archive)
+    if numpys_own:
+        # As many have done to load mmengine's checkpoints.
+        torch.serialization.add_safe_globals([np.ndarray, np.dtype, type(np.dtype("i8")), np.zeros(0).__reduce__()[0]])
+    with pytest.raises(CheckpointError, match="dtype is not what its code says"):
+        load(str(tmp_path / "x.pth"))
+    assert np.dtype not in torch.serialization.get_safe_globals()
+    assert checkpoint.damage(tmp_path / "x.pth") is not None
+
+
+@pytest.mark.parametrize(
+    "state",
+    [(1, (2,), np.dtype("i8"), False, b"A" * 8), (1, (-1,), np.dtype("i8"), False, b""), (1, (1,), 5, False, b"A")],
+)
+def test_states_of_arrays_are_checked_before_numpy_sees_them(state, tmp_path):
+    torch.save(Reduced(np.zeros(0).__reduce__()[0], (np.ndarray, (0,), b"b"), state), tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match="array"):
+        load(str(tmp_path / "x.pth"))
+
+
+def test_arrays_are_saved_again_as_numpys_own(tmp_path):
+    array = np.asfortranarray(np.arange(6.0).reshape(2, 3))
+    torch.save({"x": array, "history": HistoryBuffer([1.0], [1])}, tmp_path / "x.pth")
+    once = load(str(tmp_path / "x.pth"))
+    assert isinstance(once["x"], np.ndarray) and once["x"].flags.f_contiguous and once["x"].flags.writeable
+    once["history"].update(3.0)
+    for protocol in (2, 5):
+        again = pickle.loads(pickle.dumps(once, protocol))
+        assert type(again["x"]) is np.ndarray and again["x"].tolist() == array.tolist()
+        assert type(again["history"].data[0]) is np.ndarray and again["history"].mean() == 2.0
 
 
 @pytest.mark.parametrize("array", [np.array(["a"]), np.array([None]), np.zeros(1, [("x", "f4")])])

@@ -66,7 +66,11 @@ def place_norms(model: dict[str, Any], request: SwapRequest) -> list[Place]:
     Raises:
         ValueError: as :meth:`SwapRequest.in_place_of`; the config is what it was then.
     """
-    places = list(_places(model, request))
+    places: list[Place] = []
+    for place in _places(model, request):
+        # What lies within a norm goes with it.
+        if not any(place.path[: len(outer.path)] == outer.path for outer in places):
+            places.append(place)
     for place in places:
         at(model, place.path[:-1])[place.path[-1]] = dict(place.new)
     return places
