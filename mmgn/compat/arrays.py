@@ -40,6 +40,15 @@ class Dtype:
         self.dtype = self.dtype.newbyteorder(order)
 
 
+class ComplexDtype(Dtype):
+    """Stands for ``numpy.dtype``, of numbers and of complex ones."""
+
+    @staticmethod
+    def takes(code: str) -> bool:
+        """Whether arrays of a type are read."""
+        return code in (*NUMBERS, "c8", "c16")
+
+
 class Array(np.ndarray):
     """Stands for ``numpy.ndarray``, and is one, in this machine's byte order and writable; pickled as numpy's own."""
 

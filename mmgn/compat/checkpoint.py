@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import serialization
 
-from mmgn.compat import arrays, download, file_damage
+from mmgn.compat import download, file_damage
 
 _FORCE, _FORCE_NO = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
@@ -135,14 +135,6 @@ def _full_name(item: Any) -> str:
     return item[1] if isinstance(item, tuple) else f"{item.__module__}.{item.__qualname__}"
 
 
-class _Dtype(arrays.Dtype):
-    """Stands for ``numpy.dtype``, of numbers and of complex ones."""
-
-    @staticmethod
-    def takes(code: str) -> bool:
-        return code in (*arrays.NUMBERS, "c8", "c16")
-
-
 @functools.cache
 def _mmengine_globals() -> list[Any]:
     import _codecs
@@ -150,6 +142,9 @@ def _mmengine_globals() -> list[Any]:
     from mmengine.config import ConfigDict
     from mmengine.logging import HistoryBuffer
     from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
+
+    # torch does without numpy.
+    from mmgn.compat import arrays
 
     methods = {
         HistoryBuffer: ("min", "max", "current", "mean"),
@@ -165,8 +160,9 @@ def _mmengine_globals() -> list[Any]:
     return [
         *(HistoryBuffer, OneCycleParamScheduler, ConfigDict, set, _codecs.encode),
         _named("builtins.getattr", method),
-        # numpy's own would take whatever state a file gives them. The state of these two may be set.
-        *(_named("numpy.ndarray", arrays.Array), arrays.Array, _named("numpy.dtype", _Dtype), _Dtype),
+        # By their own names their state may be set; numpy's own would take whatever a file gives them.
+        *(arrays.Array, arrays.ComplexDtype),
+        *(_named("numpy.ndarray", arrays.Array), _named("numpy.dtype", arrays.ComplexDtype)),
         # numpy 2 moved these: files of either numpy load on either.
         *(_named(f"numpy.{core}.multiarray._reconstruct", arrays.reconstruct) for core in ("core", "_core")),
         *(_named(f"numpy.{core}.multiarray.scalar", arrays.scalar) for core in ("core", "_core")),
