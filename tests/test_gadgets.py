@@ -181,6 +181,20 @@ def test_data_that_would_run_is_refused_before(name, tmp_path):
     assert not marker.exists()
 
 
+# Calls of numpy's own that leave an array of references to whatever the bytes say.
+FORGED = [
+    b"cnumpy\nndarray\nK\x01\x85X\x01\x00\x00\x00OC\x08AAAAAAAA\x87R.",
+    b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\nK\x01\x85X\x01\x00\x00\x00OtR.",
+]
+
+
+@pytest.mark.parametrize("forged", FORGED)
+def test_data_files_that_forge_arrays_are_told(forged, tmp_path):
+    (tmp_path / "x.pkl").write_bytes(b"\x80\x03" + forged)
+    with pytest.raises(ValueError, match=r"x\.pkl \(train_dataloader\.dataset\.proposal_file\) is not read"):
+        check_runs_nothing({"data_root": str(tmp_path), "proposal_file": "x.pkl"}, "train_dataloader.dataset")
+
+
 def test_data_that_only_hold_data_pass(tmp_path):
     import mmengine
     from mmengine.structures import InstanceData

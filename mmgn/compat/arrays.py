@@ -32,6 +32,9 @@ class Dtype:
         """Whether arrays of a type are read."""
         return code in NUMBERS
 
+    def __reduce__(self) -> Any:
+        return self.dtype.__reduce__()
+
     def __setstate__(self, state: Any) -> None:
         """Take the byte order; nothing else, such as the flag for objects, may differ from what the code says."""
         _, order, *rest = state
@@ -52,9 +55,9 @@ class ComplexDtype(Dtype):
 class Array(np.ndarray):
     """Stands for ``numpy.ndarray``, and is one, in this machine's byte order and writable; pickled as numpy's own."""
 
-    def __new__(cls, *_: Any) -> "Array":
-        """Return an array of nothing, whatever is asked for."""
-        return super().__new__(cls, (0,))
+    def __new__(cls, *args: Any) -> "Array":
+        """Refuse to be called: pickles name it, and call :func:`reconstruct`."""
+        raise pickle.UnpicklingError("it calls numpy.ndarray, which makes an array of any size and content")
 
     def __setstate__(self, state: Any) -> None:
         """Take shape, dtype and data as ``numpy.ndarray.__setstate__`` does."""
@@ -65,10 +68,17 @@ class Array(np.ndarray):
     def __reduce__(self) -> Any:
         return np.asarray(self).__reduce__()
 
+    def __array_wrap__(self, array: Any, *_: Any) -> Any:
+        """Have what is computed of it be numpy's own, a number of its own kind included."""
+        plain = np.asarray(array)
+        return plain if plain.ndim else plain[()]
 
-def reconstruct(*_: Any) -> Array:
-    """Stand for ``numpy._core.multiarray._reconstruct``."""
-    return Array()
+
+def reconstruct(kind: Any, shape: Any, code: Any) -> Array:
+    """Stand for ``numpy._core.multiarray._reconstruct``, of an array whose state is set after that."""
+    if shape != (0,) or code not in (b"b", "b"):
+        raise pickle.UnpicklingError(f"it makes an array of {shape!r:.40} and {code!r:.40}, and not one to be filled")
+    return np.ndarray.__new__(Array, (0,))
 
 
 def scalar(dtype: Any, data: Any) -> Any:
@@ -87,9 +97,13 @@ def _checked(data: Any, dtype: Any, shape: Any) -> np.ndarray:
     """Return an array's numbers one after the other, in this machine's byte order."""
     # Python 2 stored bytes as a string; the unpickler read it as latin1.
     raw = data.encode("latin1") if isinstance(data, str) else data
-    sized = isinstance(shape, tuple) and all(type(side) is int and side >= 0 for side in shape)
+    # numpy has room for 32 sides, or 64, and looks at no more.
+    sized = isinstance(shape, tuple) and len(shape) <= 32 and all(type(n) is int and 0 <= n < 2**62 for n in shape)
     if not (sized and isinstance(dtype, Dtype) and isinstance(raw, bytes | bytearray)):
         raise pickle.UnpicklingError("an array's shape, dtype or data is not what numpy writes")
+    # Of nothing too, strides are of all sides.
+    if math.prod(max(n, 1) for n in shape) * dtype.dtype.itemsize >= 2**62:
+        raise pickle.UnpicklingError(f"an array of shape {shape} is larger than any memory")
     if len(raw) != math.prod(shape) * dtype.dtype.itemsize:
         raise pickle.UnpicklingError(f"an array of shape {shape} and dtype {dtype.dtype} has {len(raw)} bytes")
     return np.array(np.frombuffer(raw, dtype.dtype), dtype.dtype.newbyteorder("="))

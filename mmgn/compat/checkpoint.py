@@ -122,17 +122,25 @@ def allow_mmengine() -> None:
 
     numpy's own functions, which others may have put there, come off it: files with arrays load all the same.
     """
-    ours, known = _mmengine_globals(), serialization.get_safe_globals()
-    names = set(map(_full_name, ours))
-    others = [item for item in known if item not in ours and _full_name(item) not in names]
-    if len(others) + len(ours) != len(known):
-        serialization.clear_safe_globals()
-        serialization.add_safe_globals([*others, *ours])
+    import numpy as np
+
+    ours = _mmengine_globals()
+    names = {f"{item.__module__}.{item.__qualname__}" for item in ours}
+
+    def is_numpys(item: Any) -> bool:
+        # With the name that it has in pickles, or without.
+        what, name = item if isinstance(item, tuple) else (item, f"{item.__module__}.{item.__qualname__}")
+        return name in names or (isinstance(what, type) and issubclass(what, (np.ndarray, np.dtype)))
+
+    with _ALLOW_LIST:
+        known = serialization.get_safe_globals()
+        if any(item not in ours and is_numpys(item) for item in known):
+            serialization.clear_safe_globals()
+            serialization.add_safe_globals([item for item in known if item in ours or not is_numpys(item)])
+        serialization.add_safe_globals([item for item in ours if item not in known])
 
 
-def _full_name(item: Any) -> str:
-    """Return the name by which a pickle asks for an item of torch's allow-list."""
-    return item[1] if isinstance(item, tuple) else f"{item.__module__}.{item.__qualname__}"
+_ALLOW_LIST = threading.Lock()
 
 
 @functools.cache
@@ -163,6 +171,8 @@ def _mmengine_globals() -> list[Any]:
         # By their own names their state may be set; numpy's own would take whatever a file gives them.
         *(arrays.Array, arrays.ComplexDtype),
         *(_named("numpy.ndarray", arrays.Array), _named("numpy.dtype", arrays.ComplexDtype)),
+        # Protocol 2 has no bytes: those of nothing are called for.
+        _named("builtins.bytes", lambda: b""),
         # numpy 2 moved these: files of either numpy load on either.
         *(_named(f"numpy.{core}.multiarray._reconstruct", arrays.reconstruct) for core in ("core", "_core")),
         *(_named(f"numpy.{core}.multiarray.scalar", arrays.scalar) for core in ("core", "_core")),

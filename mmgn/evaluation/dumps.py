@@ -1,6 +1,7 @@
 """Predictions that mmdet's ``tools/test.py --out`` pickled: read without running code, and made COCO results."""
 
 import io
+import math
 import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -130,10 +131,14 @@ def _storage(raw: Any) -> TypedStorage:
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
     if not isinstance(storage, TypedStorage):
         raise pickle.UnpicklingError("a tensor has no contents")
+    numbers = [offset, *size, *stride]
+    if len(size) != len(stride) or len(size) > 32 or not all(type(n) is int and 0 <= n < 2**63 for n in numbers):
+        raise pickle.UnpicklingError("a tensor's shape is not what torch writes")
+    # torch would make room for what lies beyond; and strides of 0 would make any size of a few bytes.
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if math.prod(size) and max(last + 1, math.prod(size)) > storage._size():
+        raise pickle.UnpicklingError(f"a tensor of shape {list(size)} is larger than its contents")
     tensor: Tensor = torch._utils._rebuild_tensor(storage, offset, size, stride)
-    # Strides of 0 would make any size of a few bytes.
-    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        raise pickle.UnpicklingError(f"a tensor of shape {list(tensor.shape)} is larger than its contents")
     return tensor
 
 

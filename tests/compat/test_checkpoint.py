@@ -213,6 +213,7 @@ def scheduler_state(name):
 
 STORED = {
     "history": lambda: HistoryBuffer([1.0, 2.0], [1, 3], 10),
+    "no history": lambda: HistoryBuffer(),
     "scalars": lambda: [np.float64(0.25), np.float32(2), np.int64(7), np.bool_(True), np.float16(1)],
     "arrays": lambda: [np.arange(4), np.eye(2, dtype=np.float32), np.array([True]), np.ones(1, np.complex64)],
     "dataset_meta": lambda: {"classes": ("a", "b"), "palette": [(1, 2, 3)], "sigmas": np.ones(2, np.float32)},
@@ -313,7 +314,13 @@ def test_states_of_dtypes_are_checked_before_numpy_sees_them(state, archive, num
 
 @pytest.mark.parametrize(
     "state",
-    [(1, (2,), np.dtype("i8"), False, b"A" * 8), (1, (-1,), np.dtype("i8"), False, b""), (1, (1,), 5, False, b"A")],
+    [
+        (1, (0,) + (1,) * 64, np.dtype("i8"), False, b""),
+        (1, (0, 2**61), np.dtype("i8"), False, b""),
+        (1, (2,), np.dtype("i8"), False, b"A" * 8),
+        (1, (-1,), np.dtype("i8"), False, b""),
+        (1, (1,), 5, False, b"A"),
+    ],
 )
 def test_states_of_arrays_are_checked_before_numpy_sees_them(state, tmp_path):
     torch.save(Reduced(np.zeros(0).__reduce__()[0], (np.ndarray, (0,), b"b"), state), tmp_path / "x.pth")
@@ -326,6 +333,8 @@ def test_arrays_are_saved_again_as_numpys_own(tmp_path):
     torch.save({"x": array, "history": HistoryBuffer([1.0], [1])}, tmp_path / "x.pth")
     once = load(str(tmp_path / "x.pth"))
     assert isinstance(once["x"], np.ndarray) and once["x"].flags.f_contiguous and once["x"].flags.writeable
+    assert type(once["x"] + 1) is np.ndarray and type(once["x"].mean()) is np.float64
+    assert type(once["history"].mean()) is np.float64
     once["history"].update(3.0)
     for protocol in (2, 5):
         again = pickle.loads(pickle.dumps(once, protocol))

@@ -48,15 +48,21 @@ def archive():
     return Call(torch.storage._load_from_bytes, file.getvalue())
 
 
+def beyond(tensor):
+    """A tensor's contents, and a place behind them."""
+    return Call(torch._utils._rebuild_tensor_v2, tensor.storage(), 10**8, (2,), (1,))
+
+
 @pytest.mark.parametrize(
     ("attack", "said"),
     [
         (lambda: archive(), "a tensor's contents are not what torch writes"),
         (lambda: Call(torch._utils._rebuild_tensor_v2, 1, 0, (1,), (1,)), "a tensor has no contents"),
         (lambda: torch.ones(1).expand(10**12), "is larger than its contents"),
+        (lambda: beyond(torch.ones(4)), "is larger than its contents"),
         (lambda: torch.nn.Parameter(torch.ones(1)), "torch._utils._rebuild_parameter"),
     ],
-    ids=["an archive", "no storage", "a huge size", "a parameter"],
+    ids=["an archive", "no storage", "a huge size", "beyond", "a parameter"],
 )
 def test_all_else_is_refused(read, attack, said):
     """What would run code is tried in tests/test_gadgets.py."""
