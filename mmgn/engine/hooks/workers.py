@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from multiprocessing import parent_process
 from multiprocessing.queues import Queue
 from typing import Any
 
@@ -33,7 +34,7 @@ class WorkersHook(Hook):
         # Loops that are not run are not built, and asking the runner for them would.
         for loop in (runner._train_loop, runner._val_loop, runner._test_loop):
             loader = getattr(loop, "dataloader", None)
-            if isinstance(loader, DataLoader):
+            if isinstance(loader, DataLoader) and getattr(loader.worker_init_fn, "func", None) is not _begin:
                 loader.worker_init_fn = functools.partial(_begin, os.getpid(), loader.worker_init_fn)
 
 
@@ -48,7 +49,9 @@ def _begin(owner: int, init: Callable[[int], None] | None, worker: int) -> None:
 
 
 def _end_with(parent: int, seconds: float = 2) -> None:
-    while os.getppid() == parent:
+    # What forked it, which may be a server, and what it loads for. Of the latter a later worker may hold an end.
+    owner = parent_process()
+    while os.getppid() == parent and (owner is None or owner.is_alive()):
         time.sleep(seconds)
     # Whatever the other threads wait for.
     os._exit(1)
