@@ -8,9 +8,9 @@ from typing import Any
 
 
 def whole(digits: str) -> int | float:
-    """Return an integer of JSON, for ``parse_int``; a float, be it infinite, where 64 bits do not hold it."""
+    """Return an integer of JSON, for ``parse_int``; beyond what a float holds exactly, a float, be it infinite."""
     value = int(digits)
-    return value if -(2**63) <= value < 2**63 else float(digits)
+    return value if abs(value) < 2**53 else float(digits)
 
 
 def _is_number(value: Any) -> bool:
@@ -53,7 +53,7 @@ _FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Read the record of a run's training and evaluation; fields that it lacks are null or not there.
+    """Read the record of a run's training and evaluation, without the fields that are null.
 
     Raises:
         ValueError: it is none, or a field is of another type.
@@ -72,4 +72,5 @@ def read_record(path: Path) -> dict[str, Any]:
                 raise ValueError(
                     f"{path}: {name}.{key} must be {what}, got {value!r:.80}; remove it to report without it"
                 )
+        record[name] = {key: value for key, value in section.items() if value is not None}
     return record
