@@ -183,7 +183,8 @@ def _read_back(text: str, cfg: dict[str, Any], scope: str, out: Path) -> nn.Modu
         draft.unlink(missing_ok=True)
     wrong = [key for key in cfg if _plain(read.get(key)) != _plain(cfg[key]) and key != "norm_cfg"]
     if wrong:
-        raise ValueError(f"a file with a _base_ does not give back {', '.join(wrong)} of the swapped config:\n{text}")
+        keys = ", ".join(wrong)
+        raise ValueError(f"a file with a _base_ does not give back {keys} of the swapped config:\n{text:.4000}")
     return build(read["model"], scope)
 
 
