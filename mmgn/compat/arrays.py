@@ -81,6 +81,11 @@ def reconstruct(kind: Any, shape: Any, code: Any) -> Array:
     return np.ndarray.__new__(Array, (0,))
 
 
+def no_bytes() -> bytes:
+    """Stand for ``bytes``, which protocol 2 has no opcode for: those of an array of nothing are called for."""
+    return b""
+
+
 def scalar(dtype: Any, data: Any) -> Any:
     """Stand for ``numpy._core.multiarray.scalar``."""
     return _checked(data, dtype, ())[0]

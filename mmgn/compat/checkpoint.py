@@ -171,8 +171,7 @@ def _mmengine_globals() -> list[Any]:
         # By their own names their state may be set; numpy's own would take whatever a file gives them.
         *(arrays.Array, arrays.ComplexDtype),
         *(_named("numpy.ndarray", arrays.Array), _named("numpy.dtype", arrays.ComplexDtype)),
-        # Protocol 2 has no bytes: those of nothing are called for.
-        _named("builtins.bytes", lambda: b""),
+        _named("builtins.bytes", arrays.no_bytes),
         # numpy 2 moved these: files of either numpy load on either.
         *(_named(f"numpy.{core}.multiarray._reconstruct", arrays.reconstruct) for core in ("core", "_core")),
         *(_named(f"numpy.{core}.multiarray.scalar", arrays.scalar) for core in ("core", "_core")),

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, BinaryIO, ClassVar
 
-from mmgn.compat.arrays import Array, Dtype, from_buffer, reconstruct, scalar
+from mmgn.compat.arrays import Array, Dtype, from_buffer, no_bytes, reconstruct, scalar
 
 
 class StandIn:
@@ -18,10 +18,6 @@ class StandIn:
     def __setstate__(self, state: Any) -> None:
         """Take the state, or raise."""
         raise NotImplementedError
-
-
-def _no_bytes() -> bytes:
-    return b""
 
 
 def _encode(text: str, encoding: str) -> bytes:
@@ -34,7 +30,7 @@ _GLOBALS: dict[str, Any] = {
     "collections.OrderedDict": dict,
     "_codecs.encode": _encode,
     # Protocol 2 has no bytes: Python 3 encodes a string, or calls bytes().
-    "__builtin__.bytes": _no_bytes,
+    "__builtin__.bytes": no_bytes,
     "numpy.ndarray": Array,
     "numpy.dtype": Dtype,
 }

@@ -197,12 +197,13 @@ def whole_pickle():
         (pickle.dumps([1, 2]), "holds a list, and no weights by their names"),
         (pickle.dumps({1: np.ones(1)}), "holds a dict, and no weights by their names"),
         (pickle.dumps({"epoch": 1}), r"holds no weights: its keys are such as \['epoch'\]"),
+        (b"\x80\x02}X\x01\x00\x00\x00acnumpy\nndarray\n)\x81s.", r"it calls numpy\.ndarray"),
         (b"\x10\0\0\0\0\0\0\0{" + b"x" * 40, "cannot load the checkpoint"),
         (b"PK\x03\x04" + b"\0" * 100, "truncated"),
     ],
     ids=[
         *("empty", "html", "lfs", "gzip", "text", "protocol 0", "cut", "cut short", "noise", "list", "numbers as keys"),
-        *("no weights", "safetensors", "zip"),
+        *("no weights", "no array", "safetensors", "zip"),
     ],
 )
 def test_a_file_that_is_no_checkpoint_is_told_what_it_is(tmp_path, content, says):
